@@ -1,0 +1,467 @@
+"""The arithmetic of convolutions and transposed convolutions: sizes, matrices, overlaps.
+
+Sizes and settings are ints, or (H, W) pairs of ints; the names and the order of the arguments are those of
+`torch.nn.Conv2d` and `torch.nn.ConvTranspose2d`. Every formula is derived in chapter 01 of the book.
+"""
+
+import itertools
+from operator import index
+from typing import NamedTuple
+
+import torch
+
+__all__ = [
+    "ConvTransposeSetting",
+    "conv_matrix",
+    "conv_output_size",
+    "conv_transpose_output_size",
+    "output_padding_for",
+    "overlap_counts",
+    "solve_conv_transpose",
+]
+
+_MAY_BE_ZERO = ("padding", "output_padding")
+
+
+class ConvTransposeSetting(NamedTuple):
+    """One setting of `torch.nn.ConvTranspose2d`, as `solve_conv_transpose` returns it.
+
+    The first five fields are that layer's own arguments. `even_overlap` is true when every output pixel away from
+    the border is reached by equally many kernel taps (on both axes, where the fields are pairs).
+
+    Examples
+    --------
+    >>> best = solve_conv_transpose(7, 14)[0]
+    >>> best
+    ConvTransposeSetting(kernel_size=2, stride=2, padding=0, output_padding=0, dilation=1, even_overlap=True)
+    >>> *settings, even_overlap = best
+    >>> torch.nn.ConvTranspose2d(16, 8, *settings[:4], dilation=best.dilation)(torch.zeros(1, 16, 7, 7)).shape
+    torch.Size([1, 8, 14, 14])
+    """
+
+    kernel_size: int | tuple[int, int]
+    stride: int | tuple[int, int]
+    padding: int | tuple[int, int]
+    output_padding: int | tuple[int, int]
+    dilation: int | tuple[int, int]
+    even_overlap: bool
+
+
+def conv_output_size(input_size, kernel_size, stride=1, padding=0, dilation=1):
+    """Give the output size of `torch.nn.Conv2d`: floor((n + 2p - K) / s) + 1, with K = d(k - 1) + 1.
+
+    Parameters
+    ----------
+    input_size, kernel_size, stride, dilation : int or (int, int)
+        In pixels, at least 1. A pair is (height, width).
+    padding : int or (int, int)
+        Pixels added on each side, at least 0.
+
+    Returns
+    -------
+    int or (int, int)
+        An int if every argument is one, otherwise a pair.
+
+    Raises
+    ------
+    TypeError
+        If an argument is not an int or a pair of ints (a bool is not an int here).
+    ValueError
+        If an argument is out of its range, or the kernel does not fit into the padded input.
+
+    Notes
+    -----
+    The formula of `torch.nn.Conv2d`'s documentation; Dumoulin and Visin 2016, relationship 6, without dilation.
+
+    Examples
+    --------
+    >>> conv_output_size(28, 3, stride=2, padding=1)
+    14
+    >>> conv_output_size((17, 32), 5, stride=3, padding=2)
+    (6, 11)
+    """
+    return _on_each_axis(
+        _conv_size,
+        input_size=input_size,
+        kernel_size=kernel_size,
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+    )
+
+
+def conv_transpose_output_size(input_size, kernel_size, stride=1, padding=0, output_padding=0, dilation=1):
+    """Give the output size of `torch.nn.ConvTranspose2d`: (n - 1)s - 2p + K + op, with K = d(k - 1) + 1.
+
+    Parameters
+    ----------
+    input_size, kernel_size, stride, dilation : int or (int, int)
+        In pixels, at least 1. A pair is (height, width).
+    padding : int or (int, int)
+        Pixels cropped from each side of the full output, at least 0.
+    output_padding : int or (int, int)
+        Cropped pixels given back on the bottom and right, at least 0 and below max(stride, dilation).
+
+    Returns
+    -------
+    int or (int, int)
+        An int if every argument is one, otherwise a pair.
+
+    Raises
+    ------
+    TypeError
+        If an argument is not an int or a pair of ints (a bool is not an int here).
+    ValueError
+        If an argument is out of its range, or nothing is left after the crop.
+
+    Notes
+    -----
+    The formula of `torch.nn.ConvTranspose2d`'s documentation; Dumoulin and Visin 2016, relationship 14.
+
+    Examples
+    --------
+    >>> conv_transpose_output_size(16, 3, stride=2, padding=1)
+    31
+    >>> conv_transpose_output_size(16, 3, stride=2, padding=1, output_padding=(1, 0))
+    (32, 31)
+    """
+    return _on_each_axis(
+        _conv_transpose_size,
+        input_size=input_size,
+        kernel_size=kernel_size,
+        stride=stride,
+        padding=padding,
+        output_padding=output_padding,
+        dilation=dilation,
+    )
+
+
+def output_padding_for(input_size, output_size, kernel_size, stride=1, padding=0, dilation=1):
+    """Find the `output_padding` with which `torch.nn.ConvTranspose2d` takes `input_size` to `output_size`.
+
+    Parameters
+    ----------
+    input_size, output_size, kernel_size, stride, dilation : int or (int, int)
+        In pixels, at least 1. A pair is (height, width).
+    padding : int or (int, int)
+        Pixels cropped from each side, at least 0.
+
+    Returns
+    -------
+    int or (int, int)
+        From 0 to max(stride, dilation) - 1. An int if every argument is one, otherwise a pair.
+
+    Raises
+    ------
+    TypeError
+        If an argument is not an int or a pair of ints (a bool is not an int here).
+    ValueError
+        If an argument is out of its range, or no `output_padding` gives that size; the message names the sizes
+        that can be reached.
+
+    Notes
+    -----
+    What `torch.nn.ConvTranspose2d.forward(input, output_size=...)` works out, without needing the layer.
+
+    Examples
+    --------
+    >>> output_padding_for(6, 17, kernel_size=5, stride=3, padding=2)
+    1
+    >>> output_padding_for(6, 19, kernel_size=5, stride=3, padding=2)
+    Traceback (most recent call last):
+        ...
+    ValueError: output_size=19 is out of reach: input_size=6, kernel_size=5, stride=3, padding=2, dilation=1 reach \
+only 16, 17, 18
+    """
+    return _on_each_axis(
+        _output_padding,
+        input_size=input_size,
+        output_size=output_size,
+        kernel_size=kernel_size,
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+    )
+
+
+def solve_conv_transpose(input_size, output_size, *, max_kernel_size=7, max_stride=4, dilation=1):
+    """List every setting of `torch.nn.ConvTranspose2d` that takes `input_size` to `output_size`.
+
+    Parameters
+    ----------
+    input_size, output_size : int or (int, int)
+        In pixels, at least 1. A pair is (height, width).
+    max_kernel_size, max_stride : int or (int, int)
+        The largest kernel size and stride to consider, at least 1.
+    dilation : int or (int, int)
+        The dilation of every setting, at least 1.
+
+    Returns
+    -------
+    list of ConvTransposeSetting
+        All settings with padding from 0 to dilation * (kernel_size - 1) and a legal output_padding. Those with even
+        overlap come first, then the least output_padding, then the smallest kernel, then the smallest stride. If
+        any argument is a pair then so are the fields: every solution for the height with every one for the width,
+        each of these measured by the sum over both axes.
+
+    Raises
+    ------
+    TypeError
+        If an argument is not an int or a pair of ints (a bool is not an int here).
+    ValueError
+        If an argument is out of its range, or no setting reaches that size; the message names the nearest sizes
+        that can be reached.
+
+    Examples
+    --------
+    >>> for setting in solve_conv_transpose(4, 8, max_kernel_size=4, max_stride=2):
+    ...     print(*setting)
+    2 2 0 0 1 True
+    4 2 1 0 1 True
+    1 2 0 1 1 False
+    3 2 1 1 1 False
+    >>> solve_conv_transpose(2, 9, max_kernel_size=3, max_stride=3)
+    Traceback (most recent call last):
+        ...
+    ValueError: output_size=9 is out of reach of one layer: input_size=2, max_kernel_size=3, max_stride=3, \
+dilation=1; nearest reachable: 8
+    """
+    solutions = _on_each_axis(
+        _settings,
+        input_size=input_size,
+        output_size=output_size,
+        max_kernel_size=max_kernel_size,
+        max_stride=max_stride,
+        dilation=dilation,
+    )
+    if isinstance(solutions, tuple):
+        solutions = [
+            ConvTransposeSetting(*zip(height[:-1], width[:-1], strict=True), height.even_overlap and width.even_overlap)
+            for height, width in itertools.product(*solutions)
+        ]
+    return sorted(solutions, key=_preference)
+
+
+def conv_matrix(weight, input_size, stride=1, padding=0, dilation=1):
+    """Write `torch.nn.functional.conv2d` with this weight as one matrix acting on the flattened input.
+
+    Its transpose is the matrix of `torch.nn.functional.conv_transpose2d` with the same arguments.
+
+    Parameters
+    ----------
+    weight : torch.Tensor, shape (C_out, C_in, kernel height, kernel width)
+        In Conv2d's layout, one group.
+    input_size : int or (int, int)
+        Height and width of the input in pixels; an int is a square.
+    stride, padding, dilation : int or (int, int)
+        As in Conv2d.
+
+    Returns
+    -------
+    torch.Tensor, shape (C_out * H_out * W_out, C_in * H_in * W_in)
+        Rows and columns in the order of `flatten()`: channel, row, column. It has the weight's dtype and device, and
+        is differentiable with respect to the weight.
+
+    Raises
+    ------
+    TypeError
+        If `weight` is not a tensor, or another argument is not an int or a pair of ints.
+    ValueError
+        If `weight` does not have 4 dimensions, an argument is out of its range, or the kernel does not fit.
+
+    Notes
+    -----
+    The unrolled matrix of Dumoulin and Visin 2016, section 4.1, for several channels.
+
+    Examples
+    --------
+    >>> weight = torch.arange(1.0, 5.0).reshape(1, 1, 2, 2)
+    >>> conv_matrix(weight, (2, 3))
+    tensor([[1., 2., 0., 3., 4., 0.],
+            [0., 1., 2., 0., 3., 4.]])
+    """
+    if not isinstance(weight, torch.Tensor):
+        raise TypeError(f"weight must be a torch.Tensor of shape (C_out, C_in, kh, kw), not {type(weight).__name__}")
+    if weight.dim() != 4:
+        raise ValueError(f"weight must have the shape (C_out, C_in, kh, kw), not {tuple(weight.shape)}")
+    kernel_size = tuple(weight.shape[2:])
+    axes = dict(input_size=input_size, kernel_size=kernel_size, stride=stride, padding=padding, dilation=dilation)
+    vertical, horizontal = (hits.to(weight) for hits in _on_each_axis(_conv_hits, **axes))
+    # hits is 1 where tap a of output i reads input y, so (C_out, C_in, kh, kw) becomes (C_out, H, W, C_in, H, W)
+    matrix = torch.einsum("ocab,aiy,bjx->oijcyx", weight, vertical, horizontal)
+    return matrix.reshape(matrix.shape[:3].numel(), matrix.shape[3:].numel())
+
+
+def overlap_counts(input_size, kernel_size, stride=1, padding=0, output_padding=0, dilation=1):
+    """Count for every output pixel of `torch.nn.ConvTranspose2d` the (input pixel, kernel tap) pairs that reach it.
+
+    Parameters
+    ----------
+    input_size, kernel_size, stride, padding, output_padding, dilation : int or (int, int)
+        As in `conv_transpose_output_size`.
+
+    Returns
+    -------
+    torch.Tensor of int64
+        Of shape (output size,) if every argument is an int, otherwise (output height, output width).
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `conv_transpose_output_size`.
+
+    Notes
+    -----
+    The overlap of Odena, Dumoulin and Olah 2016. It is what the layer computes with ones as input and kernel.
+
+    Examples
+    --------
+    >>> overlap_counts(4, kernel_size=3, stride=2)
+    tensor([1, 1, 2, 1, 2, 1, 2, 1, 1])
+    >>> overlap_counts((2, 2), kernel_size=3, stride=2)
+    tensor([[1, 1, 2, 1, 1],
+            [1, 1, 2, 1, 1],
+            [2, 2, 4, 2, 2],
+            [1, 1, 2, 1, 1],
+            [1, 1, 2, 1, 1]])
+    """
+    counts = _on_each_axis(
+        _overlap,
+        input_size=input_size,
+        kernel_size=kernel_size,
+        stride=stride,
+        padding=padding,
+        output_padding=output_padding,
+        dilation=dilation,
+    )
+    return torch.outer(*counts) if isinstance(counts, tuple) else counts
+
+
+# One axis. Everything below works on ints that have been checked.
+
+
+def _conv_size(input_size, kernel_size, stride, padding, dilation):
+    extent = dilation * (kernel_size - 1) + 1
+    if input_size + 2 * padding < extent:
+        raise ValueError(
+            f"input_size={input_size} is too small: kernel_size={kernel_size} with dilation={dilation} spans {extent} "
+            f"pixels, so with padding={padding} input_size must be at least {extent - 2 * padding}"
+        )
+    return (input_size + 2 * padding - extent) // stride + 1
+
+
+def _conv_transpose_size(input_size, kernel_size, stride, padding, output_padding, dilation):
+    if output_padding >= max(stride, dilation):
+        raise ValueError(
+            f"output_padding={output_padding} must be smaller than stride={stride} or dilation={dilation}: "
+            f"at most {max(stride, dilation) - 1}"
+        )
+    full = (input_size - 1) * stride + dilation * (kernel_size - 1) + 1 + output_padding
+    if full - 2 * padding < 1:
+        raise ValueError(
+            f"padding={padding} crops everything: input_size={input_size}, kernel_size={kernel_size}, "
+            f"stride={stride}, output_padding={output_padding}, dilation={dilation} make {full} pixels, and an output "
+            f"of at least 1 needs a padding of at most {(full - 1) // 2}"
+        )
+    return full - 2 * padding
+
+
+def _output_padding(input_size, output_size, kernel_size, stride, padding, dilation):
+    least = (input_size - 1) * stride + dilation * (kernel_size - 1) + 1 - 2 * padding
+    most = least + max(stride, dilation) - 1
+    if output_size not in range(least, most + 1):
+        least = max(least, 1)
+        if most < 1:
+            reach = "no size, as padding crops everything"
+        elif most - least < 10:
+            reach = "only " + ", ".join(map(str, range(least, most + 1)))
+        else:
+            reach = f"only {least} to {most}"
+        raise ValueError(
+            f"output_size={output_size} is out of reach: input_size={input_size}, kernel_size={kernel_size}, "
+            f"stride={stride}, padding={padding}, dilation={dilation} reach {reach}"
+        )
+    return output_size - least
+
+
+def _settings(input_size, output_size, max_kernel_size, max_stride, dilation):
+    found, sizes = [], set()
+    for kernel_size, stride in itertools.product(range(1, max_kernel_size + 1), range(1, max_stride + 1)):
+        extent = dilation * (kernel_size - 1) + 1
+        for padding, output_padding in itertools.product(range(extent), range(max(stride, dilation))):
+            size = (input_size - 1) * stride - 2 * padding + extent + output_padding
+            sizes.add(size)
+            if size == output_size:
+                even = _is_even(kernel_size, stride, dilation)
+                found.append(ConvTransposeSetting(kernel_size, stride, padding, output_padding, dilation, even))
+    if not found:
+        below = max((size for size in sizes if 1 <= size < output_size), default=None)
+        above = min((size for size in sizes if size > output_size), default=None)
+        nearest = " and ".join(str(size) for size in (below, above) if size is not None)
+        raise ValueError(
+            f"output_size={output_size} is out of reach of one layer: input_size={input_size}, "
+            f"max_kernel_size={max_kernel_size}, max_stride={max_stride}, dilation={dilation}; "
+            f"nearest reachable: {nearest}"
+        )
+    return found
+
+
+def _is_even(kernel_size, stride, dilation):
+    taps = [tap * dilation % stride for tap in range(kernel_size)]
+    return len({taps.count(phase) for phase in range(stride)}) == 1
+
+
+def _preference(setting):
+    total = [sum(field) if isinstance(field, tuple) else field for field in setting]
+    kernel_size, stride, padding, output_padding, *_ = total
+    return not setting.even_overlap, output_padding, kernel_size, stride, padding, setting
+
+
+def _hits(small, large, kernel_size, stride, padding, dilation):
+    """1 where tap a connects pixel i of the small side with pixel y of the large one: (kernel_size, small, large)."""
+    tap = torch.arange(kernel_size)[:, None, None]
+    i = torch.arange(small)[:, None]
+    y = torch.arange(large)
+    return y == i * stride + tap * dilation - padding
+
+
+def _conv_hits(input_size, kernel_size, stride, padding, dilation):
+    output_size = _conv_size(input_size, kernel_size, stride, padding, dilation)
+    return _hits(output_size, input_size, kernel_size, stride, padding, dilation)
+
+
+def _overlap(input_size, kernel_size, stride, padding, output_padding, dilation):
+    output_size = _conv_transpose_size(input_size, kernel_size, stride, padding, output_padding, dilation)
+    return _hits(input_size, output_size, kernel_size, stride, padding, dilation).sum(dim=(0, 1))
+
+
+def _on_each_axis(function, **arguments):
+    """Call function once with ints, or, if any argument is a pair, once an axis; then the result is a pair too."""
+    arguments = {name: _checked(name, value) for name, value in arguments.items()}
+    if not any(isinstance(value, tuple) for value in arguments.values()):
+        return function(**arguments)
+    results = []
+    for axis, axis_name in enumerate(("height", "width")):
+        one = {name: value[axis] if isinstance(value, tuple) else value for name, value in arguments.items()}
+        try:
+            results.append(function(**one))
+        except ValueError as error:
+            raise ValueError(f"{axis_name}: {error}") from None
+    return tuple(results)
+
+
+def _checked(name, value):
+    smallest = 0 if name in _MAY_BE_ZERO else 1
+    values = value if isinstance(value, (tuple, list)) else (value,)
+    accepted = f"an int of at least {smallest}, or an (H, W) pair of such ints"
+    try:
+        numbers = tuple(index(number) for number in values if not isinstance(number, (bool, torch.Tensor)))
+    except TypeError:
+        numbers = ()
+    if len(numbers) != len(values):
+        raise TypeError(f"{name}={value!r} must be {accepted}")
+    if values is value and len(values) != 2:
+        raise ValueError(f"{name}={value!r} has {len(values)} entries and must be {accepted}")
+    if min(numbers) < smallest:
+        raise ValueError(f"{name}={value!r} must be {accepted}")
+    return numbers if values is value else numbers[0]

@@ -1,0 +1,1 @@
+"""What only the book's experiments need: blocks, models, data, training and figures."""
