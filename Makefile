@@ -1,0 +1,41 @@
+# `make` lists what can be made. PYTHON=... chooses the interpreter, PORT=... the port of `make serve`.
+PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3 python,$(shell \
+	$(p) -c 'import sys; sys.version_info >= (3, 11) and print("$(p)")' 2>/dev/null)))
+PORT ?= 8000
+BIN := .venv/bin
+INSTALLED := .venv/installed
+
+.DEFAULT_GOAL := help
+.PHONY: help book test venv notebooks serve lint clean
+
+help:  ## List the commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+book: venv  ## Build the site into _build/html, with warnings as errors
+	@$(BIN)/python code/tools/build_site.py
+
+test: venv  ## Run all tests: the module, the notebooks (pytest --nbval), the site
+	$(BIN)/python -m pytest --nbval --numprocesses 2 --dist loadfile
+
+venv: $(INSTALLED)  ## Make the virtual environment .venv and install everything into it
+
+$(INSTALLED): requirements.txt pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer was not found; name it: make PYTHON=/path/to/python3.11"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -r requirements.txt
+	$(BIN)/python -m pip install --disable-pip-version-check --no-build-isolation --no-deps --editable .
+	@touch $@
+
+notebooks: venv  ## Run the chapters again and store their outputs; CHAPTER=01 for one
+	$(BIN)/python code/tools/notebooks.py $(if $(CHAPTER),--chapter $(CHAPTER))
+
+serve: book  ## Build the site and serve it at http://127.0.0.1:8000 (PORT=... for another port)
+	@echo "http://127.0.0.1:$(PORT)/  (stop with Ctrl-C)"
+	@$(BIN)/python -m http.server --bind 127.0.0.1 --directory _build/html $(PORT)
+
+lint: venv  ## Check the code's style and form (ruff), in the notebooks too
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+clean:  ## Remove what was built; the virtual environment stays
+	rm -rf _build .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,242 @@
+"""Every shared picture of the book, drawn by code.
+
+Schemes are SVG drawings that take the text colour of the page they stand on, so they read on light and dark pages, and
+carry their own alternative text. Photographs and curves are matplotlib figures with a transparent background. Colours
+are those of Okabe and Ito, which stay apart for colour-blind readers.
+"""
+
+from html import escape
+
+import matplotlib.pyplot as plt
+
+from upconv.arithmetic import conv_output_size, conv_transpose_output_size, overlap_counts
+
+__all__ = ["Drawing", "draw_conv", "draw_conv_transpose", "draw_matrix", "image_grid", "use_book_style"]
+
+BLUE, ORANGE, GREEN, PINK, SKY, GREY = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#808080"
+STAMPS = (BLUE, ORANGE, GREEN, PINK)
+CELL = 26  # pixels a square
+
+
+class Drawing:
+    """An SVG drawing with an alternative text; a notebook shows the one, a terminal the other.
+
+    Parameters
+    ----------
+    width, height : float
+        In pixels.
+    alt : str
+        What the drawing shows, for readers who don't see it.
+    """
+
+    def __init__(self, width, height, alt):
+        self.width, self.height, self.alt = width, height, alt
+        self.parts = []
+
+    def square(self, x, y, text="", *, fill="none", opacity=0.35, dashed=False, faded=False):
+        """Draw one cell with its upper left corner at (x, y), in pixels, and a short text in it."""
+        dash = ' stroke-dasharray="3 3"' if dashed else ""
+        fade = ' opacity="0.55"' if faded else ""
+        self.parts.append(
+            f'<g{fade}><rect x="{x + 1:g}" y="{y + 1:g}" width="{CELL - 2}" height="{CELL - 2}" rx="3" fill="{fill}" '
+            f'fill-opacity="{opacity:g}" stroke="currentColor" stroke-opacity="0.6"{dash}/>'
+        )
+        if text != "":
+            self.text(x + CELL / 2, y + CELL / 2 + 4.5, text)
+        self.parts.append("</g>")
+
+    def text(self, x, y, text, *, anchor="middle"):
+        """Write a text whose baseline is at y."""
+        self.parts.append(
+            f'<text x="{x:g}" y="{y:g}" font-size="13" text-anchor="{anchor}" fill="currentColor">'
+            f"{escape(str(text))}</text>"
+        )
+
+    def row(self, x, y, texts, label="", **style):
+        """Draw cells side by side, and a label to the right of them."""
+        for column, text in enumerate(texts):
+            self.square(x + column * CELL, y, text, **style)
+        if label:
+            self.text(x + len(texts) * CELL + 8, y + CELL / 2 + 4.5, label, anchor="start")
+
+    def _repr_html_(self):
+        return (
+            f'<div style="overflow-x:auto"><svg xmlns="http://www.w3.org/2000/svg" role="img" '
+            f'aria-label="{escape(self.alt)}" width="{self.width:g}" height="{self.height:g}" '
+            f'viewBox="0 0 {self.width:g} {self.height:g}" style="font-family:sans-serif">'
+            f"{''.join(self.parts)}</svg></div>"
+        )
+
+    def __repr__(self):
+        return self.alt
+
+
+def draw_conv(input_size, kernel_size, stride=1, padding=0, dilation=1):
+    """Draw one axis of a convolution: the padded input, the window of every output pixel, the output.
+
+    Parameters
+    ----------
+    input_size, kernel_size, stride, padding, dilation : int
+        As in `upconv.conv_output_size`.
+
+    Returns
+    -------
+    Drawing
+    """
+    output_size = conv_output_size(input_size, kernel_size, stride, padding, dilation)
+    columns = input_size + 2 * padding
+    settings = f"kernel_size={kernel_size}, stride={stride}, padding={padding}, dilation={dilation}"
+    windows = ", ".join(str(j * stride - padding) for j in range(output_size))
+    drawing = Drawing(
+        columns * CELL + 150,
+        (output_size + 2) * (CELL + 4),
+        f"A convolution with {settings} on {input_size} pixels: windows begin at {windows}, "
+        f"so {output_size} pixels come out.",
+    )
+    read = {j * stride + a * dilation for j in range(output_size) for a in range(kernel_size)}
+    for column in range(columns):
+        inside = padding <= column < padding + input_size
+        drawing.square(
+            column * CELL, 0, column - padding if inside else "", dashed=not inside, faded=column not in read
+        )  # fmt: skip
+    drawing.text(
+        columns * CELL + 8, CELL / 2 + 4.5, f"input {input_size}" + f" + 2·{padding}" * (padding > 0), anchor="start"
+    )
+    for j in range(output_size):
+        y = (j + 1) * (CELL + 4)
+        colour = STAMPS[j % len(STAMPS)]
+        for a in range(kernel_size):
+            drawing.square((j * stride + a * dilation) * CELL, y, f"w{a}", fill=colour)
+        drawing.text(columns * CELL + 8, y + CELL / 2 + 4.5, f"window {j}", anchor="start")
+        drawing.square(j * CELL, (output_size + 1) * (CELL + 4), j, fill=colour)
+    drawing.text(columns * CELL + 8, (output_size + 1.5) * (CELL + 4) + 2.5, f"output {output_size}", anchor="start")
+    return drawing
+
+
+def draw_conv_transpose(input_size, kernel_size, stride=1, padding=0, output_padding=0, dilation=1):
+    """Draw one axis of a transposed convolution: the stamp of every input pixel, and what is kept of their sum.
+
+    The last row counts the taps that reach each pixel; dashed cells are cropped by `padding`, and green ones come
+    back with `output_padding`.
+
+    Parameters
+    ----------
+    input_size, kernel_size, stride, padding, output_padding, dilation : int
+        As in `upconv.conv_transpose_output_size`.
+
+    Returns
+    -------
+    Drawing
+    """
+    output_size = conv_transpose_output_size(input_size, kernel_size, stride, padding, output_padding, dilation)
+    columns = (input_size - 1) * stride + dilation * (kernel_size - 1) + 1 + output_padding
+    counts = overlap_counts(input_size, kernel_size, stride, 0, output_padding, dilation).tolist()
+    kept = range(padding, padding + output_size)
+    settings = f"kernel_size={kernel_size}, stride={stride}, padding={padding}, output_padding={output_padding}"
+    drawing = Drawing(
+        columns * CELL + 130,
+        (input_size + 1) * (CELL + 4),
+        f"A transposed convolution with {settings}, dilation={dilation} on {input_size} pixels: "
+        f"{output_size} pixels come out, reached by {', '.join(str(counts[column]) for column in kept)} taps.",
+    )
+    for i in range(input_size):
+        y = i * (CELL + 4)
+        for a in range(kernel_size):
+            drawing.square((i * stride + a * dilation) * CELL, y, f"w{a}", fill=STAMPS[i % len(STAMPS)])
+        drawing.text(columns * CELL + 8, y + CELL / 2 + 4.5, f"stamp of x{i}", anchor="start")
+    y = input_size * (CELL + 4)
+    for column in range(columns):
+        regained = column in kept and column >= columns - output_padding - padding
+        drawing.square(
+            column * CELL,
+            y,
+            counts[column],
+            fill=GREEN if regained else GREY if column in kept else "none",
+            opacity=0.5 if regained else 0.15,
+            dashed=column not in kept,
+            faded=column not in kept,
+        )
+    drawing.text(columns * CELL + 8, y + CELL / 2 + 4.5, f"output {output_size}", anchor="start")
+    return drawing
+
+
+def draw_matrix(matrix, names=None):
+    """Draw a small matrix of integers with its zeros left empty; cells of equal value share a colour.
+
+    Parameters
+    ----------
+    matrix : torch.Tensor, shape (rows, columns)
+        Integer-valued.
+    names : dict of int to str, optional
+        What to write for a value; by default the value itself.
+
+    Returns
+    -------
+    Drawing
+    """
+    rows, columns = matrix.shape
+    values = sorted(set(matrix.flatten().int().tolist()) - {0})
+    colour = {value: (*STAMPS, SKY, GREY)[i % 6] for i, value in enumerate(values)}
+    drawing = Drawing(
+        columns * CELL,
+        rows * CELL,
+        f"A matrix of {rows} rows and {columns} columns; row by row: "
+        + "; ".join(" ".join(str(value) for value in row) for row in matrix.int().tolist()),
+    )
+    for y, row in enumerate(matrix.int().tolist()):
+        for x, value in enumerate(row):
+            text = "" if value == 0 else (names or {}).get(value, value)
+            drawing.square(x * CELL, y * CELL, text, fill=colour.get(value, "none"))
+    return drawing
+
+
+def use_book_style():
+    """Set matplotlib up for the book: no background, mid-grey text that reads on light and dark, Okabe-Ito colours."""
+    text = "#7a7a7a"
+    plt.rcParams.update(
+        {
+            "figure.facecolor": "none",
+            "axes.facecolor": "none",
+            "savefig.facecolor": "none",
+            "savefig.transparent": True,
+            "figure.dpi": 110,
+            "font.size": 11,
+            "axes.prop_cycle": plt.cycler(color=[BLUE, ORANGE, GREEN, PINK, SKY, GREY]),
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), text),
+        }
+    )
+
+
+def image_grid(rows, labels, titles=None, *, size=1.0):
+    """Show rows of images, each row with a label on its left.
+
+    Parameters
+    ----------
+    rows : list of torch.Tensor, each of shape (N, C, H, W)
+        Values from 0 to 1, C of 1 or 3; every row has the same N.
+    labels : list of str
+        One a row.
+    titles : list of str, optional
+        One a column.
+    size : float
+        Inches an image.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    columns = len(rows[0])
+    figure, axes = plt.subplots(
+        len(rows), columns, figsize=(columns * size + 1.3, len(rows) * size + 0.1), squeeze=False, layout="constrained"
+    )
+    for row, images, label in zip(axes, rows, labels, strict=True):
+        for axis, image in zip(row, images.detach().cpu().clamp(0, 1), strict=True):
+            axis.imshow(image.permute(1, 2, 0).squeeze(-1).numpy(), cmap="gray", vmin=0, vmax=1)
+            axis.set(xticks=[], yticks=[])
+            axis.spines[:].set_visible(False)
+        row[0].set_ylabel(label, rotation=0, ha="right", va="center")
+    for axis, title in zip(axes[0], titles or [], strict=False):
+        axis.set_title(title, fontsize=11)
+    return figure
