@@ -1,0 +1,44 @@
+"""The claims page has one row for every claim of the two discussions and the well-known texts."""
+
+import re
+from pathlib import Path
+
+CHAPTERS = Path(__file__).parents[1] / "chapters"
+PAGE = (CHAPTERS / "claims.md").read_text()
+ALL_IDS = [f"F{i}" for i in range(1, 12)] + [f"W{i}" for i in range(1, 13)] + [f"L{i}" for i in range(1, 11)]
+
+# This list shrinks with every chapter.
+STILL_TO_COME = set(
+    """F1 F2 F3 F4 F5 F6 F7 F8 F9 F10 F11
+    W2 W3 W4 W5 W6 W7 W10 W11 W12
+    L1 L4 L5 L6 L7 L8 L10""".split()
+)
+
+ROWS = [
+    [field.strip() for field in line.strip("|").split("|")]
+    for line in PAGE.splitlines()
+    if re.match(r"\| *[FWL]\d+ *\|", line)
+]
+
+
+def test_every_claim_has_one_row_or_is_listed_as_still_to_come():
+    settled = [row[0] for row in ROWS]
+    assert sorted(settled) == sorted(set(ALL_IDS) - STILL_TO_COME)
+    listed = re.findall(r"\b[FWL]\d+\b", PAGE.partition("## Still to come")[2])
+    assert sorted(listed) == sorted(STILL_TO_COME)
+
+
+def test_rows_stand_in_the_order_of_their_ids():
+    settled = [row[0] for row in ROWS]
+    assert settled == [claim for claim in ALL_IDS if claim in settled]
+
+
+def test_every_row_has_a_claim_a_verdict_a_reason_and_a_link_to_a_cell():
+    notebooks = "".join(path.read_text() for path in CHAPTERS.glob("*.ipynb"))
+    for claim, text, verdict, reason, where in ROWS:
+        assert text and reason, claim
+        assert verdict in ("true", "imprecise", "false", "open"), claim
+        targets = re.findall(r"\]\(#([\w-]+)\)", where)
+        assert targets, f"{claim} links to no cell"
+        for target in targets:
+            assert f"({target})=" in notebooks, f"{claim} links to {target}, which no chapter has"

@@ -1,0 +1,103 @@
+"""The drawings show what they say, and carry their own alternative text."""
+
+import re
+from xml.etree import ElementTree
+
+import matplotlib.pyplot as plt
+import pytest
+import torch
+
+from upconv import conv_matrix, overlap_counts
+from upconv.book.figures import Drawing, draw_conv, draw_conv_transpose, draw_matrix, image_grid, use_book_style
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def parse(drawing):
+    """The root of the SVG, which this also proves to be well-formed."""
+    return ElementTree.fromstring(drawing._repr_html_()).find(f"{SVG}svg")
+
+
+def cells(drawing):
+    """Column, row, text and style of every cell."""
+    found = []
+    for group in parse(drawing).iter(f"{SVG}g"):
+        square, text = group.find(f"{SVG}rect"), group.find(f"{SVG}text")
+        x, y = float(square.get("x")) - 1, float(square.get("y")) - 1
+        found.append((x / 26, y, "" if text is None else text.text, square.attrib))
+    return found
+
+
+def rows(drawing):
+    by_row = {}
+    for column, y, text, attributes in cells(drawing):
+        by_row.setdefault(y, []).append((column, text, attributes))
+    return [by_row[y] for y in sorted(by_row)]
+
+
+@pytest.mark.parametrize(
+    "drawing", [draw_conv(7, 3, 2, 1), draw_conv_transpose(4, 3, 2, 1, 1), draw_matrix(torch.eye(2))]
+)
+def test_a_drawing_is_well_formed_inside_its_frame_and_described(drawing):
+    svg = parse(drawing)
+    assert svg.get("role") == "img"
+    assert svg.get("aria-label") == repr(drawing) == drawing.alt
+    assert len(drawing.alt) > 20
+    width, height = float(svg.get("width")), float(svg.get("height"))
+    for column, y, _, _ in cells(drawing):
+        assert 0 <= column * 26 <= width - 26
+        assert 0 <= y <= height - 26
+
+
+def test_text_is_escaped():
+    drawing = Drawing(10, 10, 'a < "b"')
+    drawing.text(0, 0, "x < y & z")
+    assert parse(drawing).find(f"{SVG}text").text == "x < y & z"
+
+
+def test_draw_conv_shows_padding_and_one_window_for_every_output_pixel():
+    top, *windows, bottom = rows(draw_conv(7, kernel_size=3, stride=2, padding=1))
+    assert [text for _, text, _ in top] == ["", *"0123456", ""]
+    assert [("stroke-dasharray" in style) for _, _, style in top] == [True] + [False] * 7 + [True]
+    assert [[column for column, _, _ in window] for window in windows] == [[0, 1, 2], [2, 3, 4], [4, 5, 6], [6, 7, 8]]
+    assert [text for _, text, _ in bottom] == list("0123")
+    assert [style["fill"] for _, _, style in bottom] == [window[0][2]["fill"] for window in windows]
+
+
+def test_draw_conv_spreads_the_taps_by_the_dilation():
+    _, *windows, _ = rows(draw_conv(9, kernel_size=3, stride=3, dilation=2))
+    assert [[column for column, _, _ in window] for window in windows] == [[0, 2, 4], [3, 5, 7]]
+
+
+@pytest.mark.parametrize("setting", [(4, 3, 2, 0, 0), (4, 3, 2, 1, 1), (3, 2, 3, 0, 1), (3, 4, 2, 2, 0)])
+def test_draw_conv_transpose_shows_the_stamps_the_crop_and_the_counts(setting):
+    n, k, s, p, o = setting
+    *stamps, bottom = rows(draw_conv_transpose(*setting))
+    assert [[column for column, _, _ in stamp] for stamp in stamps] == [[i * s + a for a in range(k)] for i in range(n)]
+    kept = [(int(text), style) for _, text, style in bottom if "stroke-dasharray" not in style]
+    assert [count for count, _ in kept] == overlap_counts(*setting).tolist()
+    assert len(bottom) == len(kept) + 2 * p
+    green = [style["fill"] == "#009E73" for _, style in kept]
+    assert green == [False] * (len(kept) - o) + [True] * o
+
+
+def test_draw_matrix_writes_the_entries_and_leaves_zeros_empty():
+    matrix = conv_matrix(torch.tensor([1.0, 2.0]).reshape(1, 1, 1, 2), (1, 3))
+    texts = [[text for _, text, _ in row] for row in rows(draw_matrix(matrix, names={1: "a"}))]
+    assert texts == [["a", "2", ""], ["", "a", "2"]]
+
+
+def test_image_grid_shows_every_image_and_is_transparent():
+    use_book_style()
+    images = torch.rand(3, 1, 4, 5), torch.rand(3, 3, 4, 5)
+    figure = image_grid(list(images), ["grey", "colour"], ["a", "b", "c"])
+    shown = [axis.get_images()[0].get_array() for axis in figure.axes]
+    assert [tuple(array.shape) for array in shown] == [(4, 5)] * 3 + [(4, 5, 3)] * 3
+    torch.testing.assert_close(torch.from_numpy(shown[1].data), images[0][1, 0])
+    assert figure.get_facecolor()[3] == 0
+    plt.close(figure)
+
+
+def test_drawings_take_the_pages_text_colour():
+    html = draw_conv_transpose(3, 2, 2)._repr_html_()
+    assert set(re.findall(r'(?:stroke|<text[^>]* fill)="([^"]+)"', html)) == {"currentColor"}

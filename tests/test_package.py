@@ -1,0 +1,96 @@
+"""What must hold for the package and the repository as a whole."""
+
+import importlib
+import inspect
+import json
+import pkgutil
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import upconv
+import upconv.book
+
+ROOT = Path(__file__).parents[1]
+MODULES = [
+    module.name
+    for package in (upconv, upconv.book)
+    for module in pkgutil.iter_modules(package.__path__, package.__name__ + ".")
+]
+PUBLIC = [
+    (module, name)
+    for module in ["upconv", *MODULES]
+    for name in getattr(importlib.import_module(module), "__all__", [])
+]
+
+
+def in_a_new_python(code):
+    return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+
+
+def test_code_is_no_package_and_the_standard_librarys_code_stays_visible():
+    assert not (ROOT / "code" / "__init__.py").exists()
+    assert hasattr(importlib.import_module("code"), "InteractiveConsole")
+
+
+def test_importing_upconv_needs_torch_alone():
+    loaded = json.loads(in_a_new_python("import json, sys, upconv; print(json.dumps(sorted(sys.modules)))"))
+    assert "upconv.arithmetic" in loaded
+    for name in ("matplotlib", "pooch", "ipywidgets", "IPython", "skimage", "sklearn", "upconv.book"):
+        assert name not in loaded
+
+
+def test_every_module_says_what_it_offers():
+    modules = [name for name in MODULES if name != "upconv.book"]
+    assert "upconv.arithmetic" in modules
+    for name in modules:
+        module = importlib.import_module(name)
+        assert module.__doc__, name
+        assert list(module.__all__) == sorted(module.__all__, key=lambda n: (not n.isupper(), n[0].islower(), n)), name
+
+
+@pytest.mark.parametrize("module, name", PUBLIC)
+def test_every_public_function_and_class_says_its_arguments(module, name):
+    thing = getattr(importlib.import_module(module), name)
+    if not (inspect.isfunction(thing) or inspect.isclass(thing)):
+        return
+    text = inspect.getdoc(thing) or ""
+    assert len(text.splitlines()[0]) > 20
+    if inspect.isfunction(thing):
+        section = text.partition("Parameters\n")[2].partition("\nReturns")[0]
+        for argument in inspect.signature(thing).parameters:
+            assert re.search(rf"\b{argument}\b", section), f"{name}: {argument} is not described"
+
+
+def test_requirements_pin_every_line_and_cover_what_the_package_needs():
+    lines = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if line and line[0] != "#"]
+    assert all(re.fullmatch(r"[A-Za-z0-9_.-]+==[\w.]+", line) for line in lines)
+    pinned = {line.partition("==")[0].lower().replace("_", "-") for line in lines}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = [*project["dependencies"], *project["optional-dependencies"]["book"]]
+    assert {re.match(r"[\w-]+", line)[0] for line in wanted} <= pinned
+
+
+def test_contributing_gives_a_reason_for_every_direct_dependency():
+    first_group = (ROOT / "requirements.txt").read_text().split("\n\n")[1]
+    direct = [line.partition("==")[0] for line in first_group.splitlines()]
+    table = (ROOT / "CONTRIBUTING.md").read_text().partition("Why each dependency")[2]
+    assert len(direct) > 15
+    assert [name for name in direct if not re.search(rf"^\|[^|]*\b{re.escape(name)}\b", table, re.MULTILINE)] == []
+
+
+def test_the_version_is_the_same_everywhere():
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert re.search(rf"^version: {re.escape(version)}$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)
+
+
+def test_the_readmes_example_prints_what_it_says():
+    text = (ROOT / "README.md").read_text()
+    code = "\n".join(re.findall(r"^>>> (.*)$", text, re.MULTILINE))
+    *statements, last = code.splitlines()
+    printed = in_a_new_python("\n".join([*statements, f"print({last})"]))
+    assert printed.strip() in text
