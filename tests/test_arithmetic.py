@@ -1,5 +1,6 @@
 """upconv.arithmetic against torch.nn itself."""
 
+import inspect
 import itertools
 import re
 
@@ -114,6 +115,25 @@ def test_an_output_of_size_zero_is_an_error():
         conv_transpose_output_size(1, 4, padding=2)
     with pytest.raises(ValueError, match=r"input_size=2 is too small.* at least 3"):
         conv_output_size(2, 3)
+    with pytest.raises(ValueError, match=r"with padding=1 input_size must be at least 3"):
+        conv_output_size(1, 5, padding=1)
+
+
+@pytest.mark.parametrize(
+    "function, layer",
+    [
+        (conv_output_size, torch.nn.Conv2d),
+        (conv_transpose_output_size, torch.nn.ConvTranspose2d),
+        (output_padding_for, torch.nn.ConvTranspose2d),
+        (overlap_counts, torch.nn.ConvTranspose2d),
+        (conv_matrix, torch.nn.Conv2d),
+    ],
+)
+def test_defaults_are_those_of_the_layer(function, layer):
+    ours, torchs = (inspect.signature(thing).parameters for thing in (function, layer))
+    shared = [name for name in ours if name in torchs and ours[name].default is not inspect.Parameter.empty]
+    assert len(shared) >= 3
+    assert {name: ours[name].default for name in shared} == {name: torchs[name].default for name in shared}
 
 
 # output_padding_for
@@ -181,6 +201,8 @@ def test_output_padding_for_names_exactly_the_reachable_sizes(
 def test_a_long_list_of_reachable_sizes_is_given_as_a_range():
     with pytest.raises(ValueError, match=r"reach only 3 to 22$"):
         output_padding_for(1, 50, kernel_size=3, stride=20)
+    with pytest.raises(ValueError, match=r"reach only 3, 4, 5, 6, 7, 8, 9, 10, 11, 12$"):
+        output_padding_for(1, 50, kernel_size=3, stride=10)
 
 
 # solve_conv_transpose
@@ -270,8 +292,9 @@ def test_solver_takes_pairs_and_solves_each_axis():
             next(s.even_overlap for s in axis if s[:5] == one)
             for axis, one in zip((heights, widths), by_axis, strict=True)
         )
-    keys = [(not s.even_overlap, sum(s.output_padding), sum(s.kernel_size), sum(s.stride)) for s in solutions]
-    assert keys == sorted(keys)
+    for ordered in (solutions, solve_conv_transpose((7, 7), (14, 14))):
+        keys = [(not s[5], sum(s.output_padding), sum(s.kernel_size), sum(s.stride), sum(s.padding)) for s in ordered]
+        assert keys == sorted(keys)
 
 
 @pytest.mark.parametrize(
@@ -279,7 +302,7 @@ def test_solver_takes_pairs_and_solves_each_axis():
     [
         (dict(input_size=7, output_size=100), r"output_size=100 .*; nearest reachable: 34$"),
         (dict(input_size=4, output_size=6, max_kernel_size=1, max_stride=2), r"; nearest reachable: 4 and 7$"),
-        (dict(input_size=4, output_size=1, max_kernel_size=1), r"; nearest reachable: 4$"),
+        (dict(input_size=4, output_size=1, max_kernel_size=1), r"padding up to .*; nearest reachable: 4$"),
         (dict(input_size=(4, 7), output_size=(8, 100)), r"^width: output_size=100"),
     ],
 )
@@ -325,16 +348,25 @@ def test_conv_matrix_is_the_conv_and_its_transpose_is_the_transposed_conv(
 
 
 def test_conv_matrix_keeps_the_dtype_and_passes_gradients_to_the_weight():
-    for dtype in (torch.float16, torch.float32, torch.float64, torch.int64, torch.complex64):
+    for dtype in (torch.float16, torch.float32, torch.float64, torch.int64, torch.complex64, torch.bool):
         assert conv_matrix(torch.ones(2, 1, 3, 3, dtype=dtype), 4).dtype == dtype
+    with torch.autocast("cpu"):
+        assert conv_matrix(torch.ones(2, 1, 3, 3), 4).dtype == torch.float32
     weight = integers(2, 3, 2, 2, seed=0).requires_grad_()
     conv_matrix(weight, 4).sum().backward()
     assert torch.equal(weight.grad, torch.full_like(weight, 9))
 
 
+def test_conv_matrix_keeps_infinite_weights_out_of_the_zeros():
+    matrix = conv_matrix(torch.tensor([1.0, torch.inf]).reshape(1, 1, 1, 2), (1, 3))
+    assert matrix.tolist() == [[1, torch.inf, 0], [0, 1, torch.inf]]
+
+
 def test_conv_matrix_refuses_what_is_no_conv2d_weight():
     with pytest.raises(ValueError, match=r"weight must have the shape .* not \(3, 3\)"):
         conv_matrix(torch.ones(3, 3), 4)
+    with pytest.raises(ValueError, match=r"at least one tap, not \(1, 1, 0, 2\)"):
+        conv_matrix(torch.ones(1, 1, 0, 2), 4)
     with pytest.raises(TypeError, match=r"weight must be a torch\.Tensor .* not list"):
         conv_matrix([[1.0]], 4)
 

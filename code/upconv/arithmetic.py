@@ -161,7 +161,8 @@ def output_padding_for(input_size, output_size, kernel_size, stride=1, padding=0
 
     Notes
     -----
-    What `torch.nn.ConvTranspose2d.forward(input, output_size=...)` works out, without needing the layer.
+    What `torch.nn.ConvTranspose2d.forward(input, output_size=...)` works out, without needing the layer. That call
+    stops at stride - 1; this function, like the layer's own argument, goes up to max(stride, dilation) - 1.
 
     Examples
     --------
@@ -185,7 +186,7 @@ only 16, 17, 18
 
 
 def solve_conv_transpose(input_size, output_size, *, max_kernel_size=7, max_stride=4, dilation=1):
-    """List every setting of `torch.nn.ConvTranspose2d` that takes `input_size` to `output_size`.
+    """List the settings of `torch.nn.ConvTranspose2d`, within bounds, that take `input_size` to `output_size`.
 
     Parameters
     ----------
@@ -199,10 +200,11 @@ def solve_conv_transpose(input_size, output_size, *, max_kernel_size=7, max_stri
     Returns
     -------
     list of ConvTransposeSetting
-        All settings with padding from 0 to dilation * (kernel_size - 1) and a legal output_padding. Those with even
-        overlap come first, then the least output_padding, then the smallest kernel, then the smallest stride. If
-        any argument is a pair then so are the fields: every solution for the height with every one for the width,
-        each of these measured by the sum over both axes.
+        All settings with padding from 0 to dilation * (kernel_size - 1) and a legal output_padding. (PyTorch takes
+        larger paddings too; they crop pixels away that the whole kernel reaches.) Those with even overlap come first,
+        then the least output_padding, then the smallest kernel, then the smallest stride, then the smallest padding.
+        If any argument is a pair then so are the fields: every solution for the height with every one for the width,
+        ordered by the sums over both axes; the list is then as long as the two lists' product.
 
     Raises
     ------
@@ -224,7 +226,7 @@ def solve_conv_transpose(input_size, output_size, *, max_kernel_size=7, max_stri
     Traceback (most recent call last):
         ...
     ValueError: output_size=9 is out of reach of one layer: input_size=2, max_kernel_size=3, max_stride=3, \
-dilation=1; nearest reachable: 8
+dilation=1, padding up to dilation * (kernel_size - 1); nearest reachable: 8
     """
     solutions = _on_each_axis(
         _settings,
@@ -245,7 +247,8 @@ dilation=1; nearest reachable: 8
 def conv_matrix(weight, input_size, stride=1, padding=0, dilation=1):
     """Write `torch.nn.functional.conv2d` with this weight as one matrix acting on the flattened input.
 
-    Its transpose is the matrix of `torch.nn.functional.conv_transpose2d` with the same arguments.
+    Its transpose is the matrix of `torch.nn.functional.conv_transpose2d` with the same arguments and the
+    output_padding that gives `input_size` back.
 
     Parameters
     ----------
@@ -267,7 +270,7 @@ def conv_matrix(weight, input_size, stride=1, padding=0, dilation=1):
     TypeError
         If `weight` is not a tensor, or another argument is not an int or a pair of ints.
     ValueError
-        If `weight` does not have 4 dimensions, an argument is out of its range, or the kernel does not fit.
+        If `weight` does not have 4 dimensions and a tap, an argument is out of its range, or the kernel does not fit.
 
     Notes
     -----
@@ -282,13 +285,17 @@ def conv_matrix(weight, input_size, stride=1, padding=0, dilation=1):
     """
     if not isinstance(weight, torch.Tensor):
         raise TypeError(f"weight must be a torch.Tensor of shape (C_out, C_in, kh, kw), not {type(weight).__name__}")
-    if weight.dim() != 4:
-        raise ValueError(f"weight must have the shape (C_out, C_in, kh, kw), not {tuple(weight.shape)}")
     kernel_size = tuple(weight.shape[2:])
+    if weight.dim() != 4 or 0 in kernel_size:
+        raise ValueError(
+            f"weight must have the shape (C_out, C_in, kh, kw) with at least one tap, not {tuple(weight.shape)}"
+        )
     axes = dict(input_size=input_size, kernel_size=kernel_size, stride=stride, padding=padding, dilation=dilation)
-    vertical, horizontal = (hits.to(weight) for hits in _on_each_axis(_conv_hits, **axes))
-    # hits is 1 where tap a of output i reads input y, so (C_out, C_in, kh, kw) becomes (C_out, H, W, C_in, H, W)
-    matrix = torch.einsum("ocab,aiy,bjx->oijcyx", weight, vertical, horizontal)
+    vertical, horizontal = (taps.to(weight.device) for taps in _on_each_axis(_conv_taps, **axes))
+    vertical = vertical[:, :, None, None]
+    entries = weight[:, :, vertical, horizontal]  # (C_out, C_in, H_out, H_in, W_out, W_in)
+    matrix = torch.where((vertical >= 0) & (horizontal >= 0), entries, weight.new_zeros(()))
+    matrix = matrix.permute(0, 2, 4, 1, 3, 5)  # (C_out, H_out, W_out, C_in, H_in, W_in)
     return matrix.reshape(matrix.shape[:3].numel(), matrix.shape[3:].numel())
 
 
@@ -400,8 +407,8 @@ def _settings(input_size, output_size, max_kernel_size, max_stride, dilation):
         nearest = " and ".join(str(size) for size in (below, above) if size is not None)
         raise ValueError(
             f"output_size={output_size} is out of reach of one layer: input_size={input_size}, "
-            f"max_kernel_size={max_kernel_size}, max_stride={max_stride}, dilation={dilation}; "
-            f"nearest reachable: {nearest}"
+            f"max_kernel_size={max_kernel_size}, max_stride={max_stride}, dilation={dilation}, padding up to "
+            f"dilation * (kernel_size - 1); nearest reachable: {nearest}"
         )
     return found
 
@@ -417,22 +424,21 @@ def _preference(setting):
     return not setting.even_overlap, output_padding, kernel_size, stride, padding, setting
 
 
-def _hits(small, large, kernel_size, stride, padding, dilation):
-    """1 where tap a connects pixel i of the small side with pixel y of the large one: (kernel_size, small, large)."""
-    tap = torch.arange(kernel_size)[:, None, None]
-    i = torch.arange(small)[:, None]
-    y = torch.arange(large)
-    return y == i * stride + tap * dilation - padding
-
-
-def _conv_hits(input_size, kernel_size, stride, padding, dilation):
+def _conv_taps(input_size, kernel_size, stride, padding, dilation):
+    """Give the tap through which output pixel i reads input pixel y, or -1: shape (output size, input size)."""
     output_size = _conv_size(input_size, kernel_size, stride, padding, dilation)
-    return _hits(output_size, input_size, kernel_size, stride, padding, dilation)
+    distance = torch.arange(input_size) + padding - stride * torch.arange(output_size)[:, None]
+    taps = distance.div(dilation, rounding_mode="floor")
+    return taps.where((distance % dilation == 0) & (taps >= 0) & (taps < kernel_size), -1)
 
 
 def _overlap(input_size, kernel_size, stride, padding, output_padding, dilation):
     output_size = _conv_transpose_size(input_size, kernel_size, stride, padding, output_padding, dilation)
-    return _hits(input_size, output_size, kernel_size, stride, padding, dilation).sum(dim=(0, 1))
+    last = (input_size - 1) * stride
+    counts = torch.zeros(last + dilation * (kernel_size - 1) + 1 + output_padding, dtype=torch.int64)
+    for start in range(0, dilation * kernel_size, dilation):
+        counts[start : start + last + 1 : stride] += 1
+    return counts[padding : padding + output_size]
 
 
 def _on_each_axis(function, **arguments):

@@ -1,0 +1,242 @@
+"""The ten upsampling blocks that the book compares, each an `nn.Sequential` of stock layers, and two initialisers.
+
+A block maps (N, in_channels, H, W) to (N, out_channels, scale * H, scale * W). `BLOCKS` names them all.
+"""
+
+from functools import partial
+from operator import index
+
+import torch
+from torch import nn
+
+__all__ = ["BLOCKS", "bilinear_", "icnr_", "upsampling_block"]
+
+# How nn.Conv2d draws its own weight: uniform, with a variance of 1 / (3 fan_in).
+_conv2d_default_ = partial(nn.init.kaiming_uniform_, a=5**0.5)
+
+
+def upsampling_block(name, in_channels, out_channels, scale=2):
+    """Build one of the ten upsampling blocks, its weights drawn from PyTorch's global generator.
+
+    Parameters
+    ----------
+    name : str
+        A key of `BLOCKS`.
+    in_channels, out_channels : int
+        At least 1.
+    scale : int
+        The factor on H and on W, at least 2; `conv_transpose_4x4_bilinear_init` exists for 2 only.
+
+    Returns
+    -------
+    torch.nn.Sequential
+        It maps (N, in_channels, H, W) to (N, out_channels, scale * H, scale * W).
+
+    Raises
+    ------
+    TypeError
+        If the channels or the scale are not ints (a bool is not an int here).
+    ValueError
+        If there is no block of that name, or a number is out of its range.
+
+    Notes
+    -----
+    Odena, Dumoulin and Olah (2016) compare the transposed convolution with the resized input; the sub-pixel
+    convolution is that of Shi et al. (2016), arXiv:1609.05158. Sources of the initialisers: `icnr_`, `bilinear_`.
+
+    Examples
+    --------
+    >>> upsampling_block("conv_transpose_3x3", 16, 8)
+    Sequential(
+      (0): ConvTranspose2d(16, 8, kernel_size=(3, 3), stride=(2, 2), padding=(1, 1), output_padding=(1, 1))
+    )
+    >>> upsampling_block("bilinear_conv_3x3", 16, 8, scale=3)(torch.zeros(1, 16, 5, 7)).shape
+    torch.Size([1, 8, 15, 21])
+    """
+    if name not in BLOCKS:
+        raise ValueError(f"name={name!r} is not a block; expected one of {', '.join(BLOCKS)}")
+    in_channels = _int_of_at_least(1, in_channels=in_channels)
+    out_channels = _int_of_at_least(1, out_channels=out_channels)
+    return BLOCKS[name](in_channels, out_channels, _int_of_at_least(2, scale=scale))
+
+
+def icnr_(tensor, scale, initializer=nn.init.kaiming_normal_):
+    """Fill the weight of a Conv2d before `nn.PixelShuffle(scale)` so that the pair starts as nearest upsampling.
+
+    The scale**2 kernels that become one output channel start equal. A bias has to start equal in the same groups.
+
+    Parameters
+    ----------
+    tensor : torch.Tensor, shape (out_channels * scale**2, in_channels, kernel height, kernel width)
+        The weight, changed in place.
+    scale : int
+        The `upscale_factor` of the `nn.PixelShuffle`, at least 1.
+    initializer : callable
+        Fills a weight of shape (out_channels, in_channels, kernel height, kernel width) in place.
+
+    Returns
+    -------
+    torch.Tensor
+        The same tensor.
+
+    Raises
+    ------
+    TypeError
+        If `scale` is not an int.
+    ValueError
+        If `scale` is below 1, or `tensor` does not have 4 dimensions with the first a multiple of scale**2.
+
+    Notes
+    -----
+    Aitken et al. (2017), "Checkerboard artifact free sub-pixel convolution", arXiv:1707.02937. `nn.PixelShuffle` reads
+    output channel c at (ry, rx) of each scale x scale cell from channel c * scale**2 + ry * scale + rx.
+
+    Examples
+    --------
+    >>> conv = nn.Conv2d(16, 8 * 2**2, kernel_size=3, padding=1)
+    >>> weight = icnr_(conv.weight, scale=2)
+    >>> bool((weight[0] == weight[3]).all()), bool((weight[3] == weight[4]).all())
+    (True, False)
+    """
+    scale = _int_of_at_least(1, scale=scale)
+    if tensor.dim() != 4 or tensor.shape[0] % scale**2:
+        raise ValueError(
+            f"tensor must have the shape (out_channels * {scale**2}, in_channels, kh, kw) for scale={scale}, "
+            f"not {tuple(tensor.shape)}"
+        )
+    with torch.no_grad():
+        kernels = initializer(tensor.new_empty(tensor.shape[0] // scale**2, *tensor.shape[1:]))
+        return tensor.copy_(kernels.repeat_interleave(scale**2, dim=0))
+
+
+def bilinear_(tensor, stride, initializer=nn.init.kaiming_normal_):
+    """Fill the weight of a ConvTranspose2d so that it starts as bilinear upsampling of a random 1x1 convolution.
+
+    So it is away from the border, with padding = (kernel_size - stride) / 2. The interpolation is that of
+    `nn.Upsample(scale_factor=stride, mode="bilinear", align_corners=False)`.
+
+    Parameters
+    ----------
+    tensor : torch.Tensor, shape (in_channels, out_channels, kernel_size, kernel_size)
+        The weight, changed in place, with kernel_size = 2 * stride - stride % 2.
+    stride : int
+        The stride of the layer, at least 1.
+    initializer : callable
+        Fills the 1x1 convolution's weight, of shape (out_channels, in_channels, 1, 1), in place.
+
+    Returns
+    -------
+    torch.Tensor
+        The same tensor.
+
+    Raises
+    ------
+    TypeError
+        If `stride` is not an int.
+    ValueError
+        If `stride` is below 1, or `tensor` does not have 4 dimensions with that kernel_size.
+
+    Notes
+    -----
+    Long, Shelhamer and Darrell (2015), arXiv:1411.4038, start their transposed convolutions from bilinear
+    interpolation channel by channel; the mixing of the channels by a 1x1 convolution is added here.
+
+    Examples
+    --------
+    >>> weight = bilinear_(torch.empty(1, 1, 4, 4), stride=2, initializer=nn.init.ones_)
+    >>> weight[0, 0] * 16
+    tensor([[1., 3., 3., 1.],
+            [3., 9., 9., 3.],
+            [3., 9., 9., 3.],
+            [1., 3., 3., 1.]])
+    """
+    stride = _int_of_at_least(1, stride=stride)
+    kernel_size = 2 * stride - stride % 2
+    if tensor.dim() != 4 or tensor.shape[2:] != (kernel_size, kernel_size):
+        raise ValueError(
+            f"tensor must have the shape (in_channels, out_channels, {kernel_size}, {kernel_size}) for "
+            f"stride={stride}, as kernel_size must be 2 * stride - stride % 2; it has {tuple(tensor.shape)}"
+        )
+    distance = torch.arange(kernel_size, dtype=tensor.dtype, device=tensor.device) - (kernel_size - 1) / 2
+    tent = 1 - distance.abs() / stride
+    with torch.no_grad():
+        conv_1x1 = initializer(tensor.new_empty(tensor.shape[1], tensor.shape[0], 1, 1))
+        return tensor.copy_(conv_1x1.transpose(0, 1) * torch.outer(tent, tent))
+
+
+# The builders: (in_channels, out_channels, scale), all checked, to an nn.Sequential.
+
+
+def _conv_transpose(in_channels, out_channels, scale, *, kernel_size):
+    # 2 * padding = kernel_size - scale + output_padding, with the least output_padding that allows a padding
+    output_padding = (kernel_size - scale) % 2 if kernel_size >= scale else scale - kernel_size
+    padding = (kernel_size - scale + output_padding) // 2
+    return nn.Sequential(nn.ConvTranspose2d(in_channels, out_channels, kernel_size, scale, padding, output_padding))
+
+
+def _conv_transpose_bilinear_init(in_channels, out_channels, scale):
+    if scale != 2:
+        raise ValueError(
+            f"scale={scale} does not exist for conv_transpose_4x4_bilinear_init: the bilinear kernel of a scale has "
+            f"kernel_size = 2 * scale - scale % 2, which is {2 * scale - scale % 2}; accepted is scale=2"
+        )
+    block = _conv_transpose(in_channels, out_channels, scale, kernel_size=4)
+    bilinear_(block[0].weight, stride=scale, initializer=_conv2d_default_)
+    return block
+
+
+def _nearest_conv_2x2(in_channels, out_channels, scale):
+    return nn.Sequential(
+        nn.Upsample(scale_factor=scale, mode="nearest"),
+        nn.ZeroPad2d((0, 1, 0, 1)),  # right and bottom, so that the output keeps the upsampled size
+        nn.Conv2d(in_channels, out_channels, kernel_size=2),
+    )
+
+
+def _upsample_conv_3x3(in_channels, out_channels, scale, **upsample):
+    return nn.Sequential(
+        nn.Upsample(scale_factor=scale, **upsample),
+        nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1),
+    )
+
+
+def _pixel_shuffle(in_channels, out_channels, scale):
+    conv = nn.Conv2d(in_channels, out_channels * scale**2, kernel_size=3, padding=1)
+    return nn.Sequential(conv, nn.PixelShuffle(scale))
+
+
+def _pixel_shuffle_icnr(in_channels, out_channels, scale):
+    block = _pixel_shuffle(in_channels, out_channels, scale)
+    conv = block[0]
+    icnr_(conv.weight, scale, initializer=_conv2d_default_)
+    with torch.no_grad():
+        conv.bias.copy_(conv.bias[:: scale**2].repeat_interleave(scale**2))
+    return block
+
+
+BLOCKS = {
+    "conv_transpose_2x2": partial(_conv_transpose, kernel_size=2),
+    "conv_transpose_3x3": partial(_conv_transpose, kernel_size=3),
+    "conv_transpose_4x4": partial(_conv_transpose, kernel_size=4),
+    "conv_transpose_4x4_bilinear_init": _conv_transpose_bilinear_init,
+    "nearest_conv_2x2": _nearest_conv_2x2,
+    "nearest_conv_3x3": partial(_upsample_conv_3x3, mode="nearest"),
+    "bilinear_conv_3x3": partial(_upsample_conv_3x3, mode="bilinear", align_corners=False),
+    "bicubic_conv_3x3": partial(_upsample_conv_3x3, mode="bicubic", align_corners=False),
+    "pixel_shuffle": _pixel_shuffle,
+    "pixel_shuffle_icnr": _pixel_shuffle_icnr,
+}
+
+
+def _int_of_at_least(smallest, **argument):
+    """Return the one argument as an int, or say what was wrong with it."""
+    [(name, value)] = argument.items()
+    try:
+        number = None if isinstance(value, (bool, torch.Tensor)) else index(value)
+    except TypeError:
+        number = None
+    if number is None:
+        raise TypeError(f"{name}={value!r} must be an int of at least {smallest}")
+    if number < smallest:
+        raise ValueError(f"{name}={value!r} must be an int of at least {smallest}")
+    return number

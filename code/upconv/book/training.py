@@ -1,0 +1,215 @@
+"""Training an autoencoder to reconstruct images, and measuring how well it does.
+
+Images are (N, C, H, W), uint8 from 0 to 255 or floating point from 0 to 1. A model computes in its own dtype.
+"""
+
+import math
+import os
+from contextlib import contextmanager
+
+import torch
+from torch.nn import functional as F
+from tqdm.auto import tqdm
+
+__all__ = ["psnr", "reconstruct", "train"]
+
+
+def train(model, images, *, steps, batch_size, learning_rate, seed, device=None, progress=True):
+    """Train a model to reconstruct images: mean squared error and Adam.
+
+    The seed decides the order of the images, which is the same on every device; PyTorch's global generator is left
+    alone. An epoch takes every image at most once and drops the last batch if it is not full.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Trained in place, in train mode; afterwards every module has the mode it came with.
+    images : torch.Tensor, shape (N, C, H, W)
+        uint8 from 0 to 255, or floating point from 0 to 1. They stay where they are; a batch at a time goes to
+        `device`.
+    steps : int
+        The number of batches, at least 1.
+    batch_size : int
+        From 1 to N.
+    learning_rate : float
+        Adam's, the same in every step; above 0.
+    seed : int
+        Of the order of the images.
+    device : str, torch.device or None
+        Where the model is moved and trained, and then stays. None: where it is.
+    progress : bool or str
+        Whether to show a progress bar; a str is its label. TQDM_DISABLE=1 in the environment hides it.
+
+    Returns
+    -------
+    list of float
+        The loss of every step, measured before its update.
+
+    Raises
+    ------
+    TypeError
+        If `images` is not uint8 or floating point, or `steps` or `batch_size` is not an int.
+    ValueError
+        If `steps`, `batch_size` or `learning_rate` is out of its range.
+    FloatingPointError
+        If a loss is infinite or not a number; the weights are then those before that step.
+
+    Notes
+    -----
+    Adam: Kingma and Ba (2015), arXiv:1412.6980.
+
+    Examples
+    --------
+    >>> images = torch.rand(100, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    >>> with torch.random.fork_rng():
+    ...     _ = torch.manual_seed(0)
+    ...     model = torch.nn.Conv2d(1, 1, kernel_size=3, padding=1)
+    >>> losses = train(model, images, steps=50, batch_size=10, learning_rate=0.1, seed=0, progress=False)
+    >>> len(losses), losses[-1] < losses[0] / 2
+    (50, True)
+    """
+    for name, value in (("steps", steps), ("batch_size", batch_size)):
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise TypeError(f"{name}={value!r} must be an int of at least 1")
+    if steps < 1:
+        raise ValueError(f"steps={steps} must be at least 1")
+    if not 1 <= batch_size <= len(images):
+        raise ValueError(f"batch_size={batch_size} must be from 1 to {len(images)}, the number of images")
+    if not 0 < learning_rate < math.inf:
+        raise ValueError(f"learning_rate={learning_rate!r} must be a finite number above 0")
+    model.to(device)
+    optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
+    batches = _shuffled(len(images), batch_size, torch.Generator().manual_seed(seed))
+    losses = []
+    with _mode(model, training=True), _bar(steps, progress) as bar:
+        for step, indices in zip(range(steps), batches, strict=False):
+            batch = _as_input(images[indices], model)
+            loss = F.mse_loss(model(batch), batch)
+            losses.append(loss.item())
+            if not math.isfinite(losses[-1]):
+                raise FloatingPointError(
+                    f"the loss is {losses[-1]} in step {step} of {steps}; check that the images are finite, or lower "
+                    f"learning_rate={learning_rate!r}"
+                )
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            if step % 50 == 0:
+                bar.set_postfix(loss=f"{losses[-1]:.4f}", refresh=False)
+            bar.update()
+    return losses
+
+
+def reconstruct(model, images, *, batch_size=250):
+    """Run a model over images in eval mode and without gradients.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        It stays where it is, and every module of it has the mode it came with afterwards.
+    images : torch.Tensor, shape (N, C, H, W)
+        uint8 from 0 to 255, or floating point from 0 to 1.
+    batch_size : int
+        The number of images that go to the model's device at a time, at least 1.
+
+    Returns
+    -------
+    torch.Tensor, shape (N, C, H, W)
+        In the model's dtype and on the images' device, so that the two can be compared.
+
+    Raises
+    ------
+    TypeError
+        If `images` is not uint8 or floating point.
+    ValueError
+        If `batch_size` is below 1.
+
+    Examples
+    --------
+    >>> images = torch.tensor([0, 51, 255], dtype=torch.uint8).reshape(3, 1, 1, 1)
+    >>> reconstruct(torch.nn.PReLU(), images).flatten()
+    tensor([0.0000, 0.2000, 1.0000])
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size={batch_size!r} must be at least 1")
+    with _mode(model, training=False), torch.no_grad():
+        return torch.cat([model(_as_input(batch, model)).to(images.device) for batch in images.split(batch_size)])
+
+
+def psnr(images, reference):
+    """Give the peak signal-to-noise ratio of each image in dB, 10 log10(1 / MSE) for a peak of 1.
+
+    Parameters
+    ----------
+    images, reference : torch.Tensor, shape (N, ...)
+        uint8 from 0 to 255, or floating point in units of the peak (values outside 0 to 1 count as they are).
+
+    Returns
+    -------
+    torch.Tensor of float64, shape (N,)
+        Infinite where an image equals its reference.
+
+    Raises
+    ------
+    TypeError
+        If `images` or `reference` is not uint8 or floating point.
+    ValueError
+        If the shapes differ.
+
+    Notes
+    -----
+    What `skimage.metrics.peak_signal_noise_ratio(reference, image, data_range=1)` computes for one image. The PSNR of
+    the mean squared error over all images is that of the one image `images.reshape(1, -1)`; it is at most the mean of
+    the images' values.
+
+    Examples
+    --------
+    >>> reference = torch.zeros(2, 1, 2, 2)
+    >>> images = torch.tensor([0.1, 0.01]).reshape(2, 1, 1, 1).expand(2, 1, 2, 2)
+    >>> psnr(images, reference).round(decimals=3)
+    tensor([20., 40.], dtype=torch.float64)
+    """
+    if images.shape != reference.shape:
+        raise ValueError(
+            f"images and reference must have the same shape, not {tuple(images.shape)} and {tuple(reference.shape)}"
+        )
+    error = _as_floats(images, torch.float64) - _as_floats(reference, torch.float64)
+    return -10 * error.square().flatten(1).mean(dim=1).log10()
+
+
+def _shuffled(count, batch_size, generator):
+    """Yield index batches for ever, a new permutation an epoch."""
+    while True:
+        order = torch.randperm(count, generator=generator)
+        yield from order[: count - count % batch_size].split(batch_size)
+
+
+def _as_floats(images, dtype):
+    if images.dtype == torch.uint8:
+        return images.to(dtype) / 255
+    if not images.is_floating_point():
+        raise TypeError(f"images must be uint8 (0 to 255) or floating point (0 to 1), not {images.dtype}")
+    return images.to(dtype)
+
+
+def _as_input(images, model):
+    parameter = next(model.parameters())
+    return _as_floats(images.to(parameter.device), parameter.dtype)
+
+
+@contextmanager
+def _mode(model, *, training):
+    before = [(module, module.training) for module in model.modules()]
+    model.train(training)
+    try:
+        yield
+    finally:
+        for module, was_training in before:
+            module.training = was_training
+
+
+def _bar(steps, progress):
+    # In a notebook tqdm.auto doesn't look at the variable by itself.
+    hidden = not progress or os.environ.get("TQDM_DISABLE", "0") not in ("", "0")
+    label = progress if isinstance(progress, str) else None
+    return tqdm(total=steps, desc=label, unit="step", mininterval=0.5, leave=False, disable=hidden)

@@ -1,0 +1,211 @@
+import itertools
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from upconv.book.blocks import BLOCKS, bilinear_, icnr_, upsampling_block
+
+NAMES = """conv_transpose_2x2 conv_transpose_3x3 conv_transpose_4x4 conv_transpose_4x4_bilinear_init nearest_conv_2x2
+nearest_conv_3x3 bilinear_conv_3x3 bicubic_conv_3x3 pixel_shuffle pixel_shuffle_icnr""".split()
+ONLY_2 = "conv_transpose_4x4_bilinear_init"
+CASES = [(name, scale) for name in NAMES for scale in (2, 3, 4) if scale == 2 or name != ONLY_2]
+PATTERNED_AT_START = {"conv_transpose_2x2", "conv_transpose_3x3", "conv_transpose_4x4", "pixel_shuffle"}
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        yield
+    torch.set_num_threads(threads)
+
+
+def build(name, in_channels=3, out_channels=2, scale=2):
+    return upsampling_block(name, in_channels, out_channels, scale).double()
+
+
+def images(*shape):
+    return torch.randn(*shape, dtype=torch.float64)
+
+
+def interior(output, frame):
+    return output[..., frame:-frame, frame:-frame]
+
+
+def test_the_ten_names_in_their_order():
+    assert list(BLOCKS) == NAMES
+
+
+@pytest.mark.parametrize(("name", "scale"), CASES)
+@pytest.mark.parametrize("size", [(1, 1), (5, 7), (8, 6)])
+def test_output_size_is_exact(name, scale, size):
+    output = build(name, scale=scale)(images(2, 3, *size))
+    assert output.shape == (2, 2, scale * size[0], scale * size[1])
+
+
+@pytest.mark.parametrize(("name", "scale"), CASES)
+def test_only_stock_layers_in_a_sequential(name, scale):
+    block = upsampling_block(name, 3, 2, scale)
+    assert type(block) is nn.Sequential
+    assert all(type(layer) is getattr(nn, type(layer).__name__) for layer in block)
+
+
+@pytest.mark.parametrize(("kernel_size", "scale"), list(itertools.product((2, 3, 4), (2, 3, 4, 5, 6))))
+def test_conv_transpose_keeps_its_kernel_and_takes_the_least_output_padding(kernel_size, scale):
+    layer = upsampling_block(f"conv_transpose_{kernel_size}x{kernel_size}", 3, 2, scale)[0]
+    surplus = kernel_size - scale
+    output_padding = next(op for op in range(9) if surplus + op >= 0 and (surplus + op) % 2 == 0)
+    assert (layer.kernel_size, layer.stride) == ((kernel_size,) * 2, (scale,) * 2)
+    assert layer.output_padding == (output_padding,) * 2
+    assert layer.padding == ((surplus + output_padding) // 2,) * 2
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_upsample_then_conv(scale):
+    x = images(2, 3, 4, 5)
+    for mode, options in (
+        ("nearest", {}),
+        ("bilinear", {"align_corners": False}),
+        ("bicubic", {"align_corners": False}),
+    ):
+        block = build(f"{mode}_conv_3x3", scale=scale)
+        resized = F.interpolate(x, scale_factor=scale, mode=mode, **options)
+        torch.testing.assert_close(block(x), F.conv2d(resized, block[1].weight, block[1].bias, padding=1))
+
+
+def test_nearest_conv_2x2_pads_right_and_bottom():
+    block, x = build("nearest_conv_2x2"), images(2, 3, 4, 5)
+    full = F.conv2d(F.interpolate(x, scale_factor=2), block[2].weight, block[2].bias, padding=1)
+    torch.testing.assert_close(block(x), full[..., 1:, 1:])
+
+
+@pytest.mark.parametrize(("name", "scale"), CASES)
+def test_a_constant_input_stays_constant_only_without_a_pattern(name, scale):
+    output = build(name, scale=scale)(images(1, 3, 1, 1).expand(1, 3, 9, 8))
+    inside = interior(output, 2 * scale)
+    spread = ((inside.amax((2, 3)) - inside.amin((2, 3))) / inside.abs().mean((2, 3))).max()
+    assert spread > 0.01 if name in PATTERNED_AT_START else spread < 1e-6
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_icnr_starts_as_nearest_upsampling_of_a_smaller_conv(scale):
+    block, x = build("pixel_shuffle_icnr", out_channels=5, scale=scale), images(2, 3, 6, 7)
+    weight, bias = block[0].weight[:: scale**2], block[0].bias[:: scale**2]
+    assert weight.shape[0] == 5 and bias.unique().numel() == 5
+    small = F.conv2d(x, weight, bias, padding=1)
+    torch.testing.assert_close(block(x), F.interpolate(small, scale_factor=scale, mode="nearest"))
+
+
+def test_icnr_draws_one_kernel_for_each_output_channel():
+    drawn = []
+
+    def initializer(tensor):
+        drawn.append(nn.init.normal_(tensor).clone())
+        return tensor
+
+    weight = icnr_(torch.empty(5 * 9, 4, 1, 3), 3, initializer)
+    assert [kernel.shape for kernel in drawn] == [(5, 4, 1, 3)]
+    assert torch.equal(weight.reshape(5, 9, 4, 1, 3), drawn[0][:, None].expand(-1, 9, -1, -1, -1))
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3, 4, 5])
+def test_bilinear_starts_as_interpolation_of_a_1x1_conv(stride):
+    kernel_size = 2 * stride - stride % 2
+    layer = nn.ConvTranspose2d(3, 5, kernel_size, stride, (kernel_size - stride) // 2).double()
+    drawn = []
+
+    def initializer(tensor):
+        drawn.append(nn.init.normal_(tensor).clone())
+        return tensor
+
+    bilinear_(layer.weight, stride, initializer)
+    assert [kernel.shape for kernel in drawn] == [(5, 3, 1, 1)]
+    x = images(2, 3, 6, 7)
+    expected = F.interpolate(
+        F.conv2d(x, drawn[0], layer.bias), scale_factor=stride, mode="bilinear", align_corners=False
+    )
+    output = layer(x)
+    assert output.shape == expected.shape
+    torch.testing.assert_close(interior(output, stride), interior(expected, stride))
+
+
+def test_bilinear_block_starts_as_interpolation_of_a_1x1_conv():
+    block, x = build(ONLY_2), images(2, 3, 6, 7)
+    mixing = block[0].weight.sum((2, 3)).T[..., None, None] / 4
+    mixed = F.conv2d(x, mixing, block[0].bias)
+    expected = F.interpolate(mixed, scale_factor=2, mode="bilinear", align_corners=False)
+    torch.testing.assert_close(interior(block(x), 2), interior(expected, 2))
+
+
+def test_the_initialised_blocks_start_at_the_scale_of_a_default_conv():
+    def check(weight, fan_in):
+        assert weight.abs().max() <= fan_in**-0.5
+        assert weight.std().item() == pytest.approx((3 * fan_in) ** -0.5, rel=0.05)
+
+    check(upsampling_block("pixel_shuffle_icnr", 40, 50)[0].weight, 40 * 9)
+    check(upsampling_block(ONLY_2, 40, 50)[0].weight.sum((2, 3)) / 4, 40)
+
+
+@pytest.mark.parametrize("initialise", [lambda w: icnr_(w, 2), lambda w: bilinear_(w, 2)])
+def test_initialisers_work_in_place_and_leave_no_graph(initialise):
+    weight = nn.Parameter(torch.zeros(4, 4, 4, 4, dtype=torch.float64))
+    assert initialise(weight) is weight
+    assert weight.is_leaf and weight.requires_grad and weight.dtype == torch.float64
+    assert weight.detach().abs().max() > 0
+
+
+@pytest.mark.parametrize(("name", "scale"), CASES)
+def test_parameter_counts(name, scale):
+    i, o = 3, 2
+    if "pixel" in name:
+        expected = (9 * i + 1) * o * scale**2
+    else:
+        expected = next(int(part[0]) for part in name.split("_") if part[1:2] == "x") ** 2 * i * o + o
+    block = upsampling_block(name, i, o, scale)
+    assert sum(parameter.numel() for parameter in block.parameters()) == expected
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_global_seed_decides_the_weights(name):
+    def state(seed):
+        torch.manual_seed(seed)
+        return list(upsampling_block(name, 3, 2).state_dict().values())
+
+    assert all(map(torch.equal, state(1), state(1)))
+    assert not any(map(torch.equal, state(1), state(2)))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        (("nearest", 3, 2), ValueError, r"name='nearest' .* conv_transpose_2x2, .*, pixel_shuffle_icnr$"),
+        (("pixel_shuffle", 0, 2), ValueError, "in_channels=0 must be an int of at least 1"),
+        (("pixel_shuffle", 3, -1), ValueError, "out_channels=-1 must be an int of at least 1"),
+        (("pixel_shuffle", 3, 2, 1), ValueError, "scale=1 must be an int of at least 2"),
+        (("pixel_shuffle", 3, 2, 2.0), TypeError, "scale=2.0 must be an int of at least 2"),
+        (("pixel_shuffle", 3, True), TypeError, "out_channels=True must be an int"),
+        (("pixel_shuffle", 3, 2, torch.tensor(2)), TypeError, "scale=tensor"),
+        ((ONLY_2, 3, 2, 3), ValueError, r"scale=3 .*conv_transpose_4x4_bilinear_init.* is 5; accepted is scale=2"),
+        ((ONLY_2, 3, 2, 4), ValueError, r"scale=4 .* is 8; accepted is scale=2"),
+    ],
+)
+def test_errors_name_the_argument(arguments, error, message):
+    with pytest.raises(error, match=message):
+        upsampling_block(*arguments)
+
+
+def test_errors_of_the_initialisers():
+    with pytest.raises(ValueError, match=r"\(out_channels \* 9, .* scale=3, not \(8, 3, 3, 3\)"):
+        icnr_(torch.empty(8, 3, 3, 3), 3)
+    with pytest.raises(ValueError, match=r"not \(4,\)"):
+        icnr_(torch.empty(4), 2)
+    with pytest.raises(ValueError, match=r"5, 5\) for stride=3.* 2 \* stride - stride % 2; it has \(2, 2, 4, 4\)"):
+        bilinear_(torch.empty(2, 2, 4, 4), 3)
+    with pytest.raises(TypeError, match="stride=True"):
+        bilinear_(torch.empty(2, 2, 4, 4), True)
+    with pytest.raises(ValueError, match="scale=0"):
+        icnr_(torch.empty(4, 3, 3, 3), 0)

@@ -1,0 +1,248 @@
+import io
+import math
+
+import numpy as np
+import pytest
+import torch
+from skimage.metrics import peak_signal_noise_ratio
+from torch import nn
+
+from upconv.book.training import psnr, reconstruct, train
+
+SETTINGS = dict(steps=6, batch_size=4, learning_rate=0.01, seed=0, progress=False)
+
+
+class Spy(nn.Module):
+    """One convolution that keeps what it was given, in which mode; from call `broken_from` on it answers NaN."""
+
+    def __init__(self, broken_from=math.inf):
+        super().__init__()
+        self.conv, self.frozen = nn.Conv2d(1, 1, 3, padding=1), nn.BatchNorm2d(1).eval()
+        self.batches, self.modes, self.weights, self.broken_from = [], [], [], broken_from
+
+    def forward(self, images):
+        self.batches.append(images)
+        self.modes.append((self.training, self.frozen.training, torch.is_grad_enabled()))
+        self.weights.append(self.conv.weight.detach().clone())
+        return self.conv(images) * (math.nan if len(self.batches) > self.broken_from else 1)
+
+
+@pytest.fixture(autouse=True)
+def alone():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def images():
+    return torch.randint(256, (10, 1, 6, 4), dtype=torch.uint8)
+
+
+def small_model():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(1, 4, 3, 2, 1), nn.ReLU(), nn.ConvTranspose2d(4, 1, 4, 2, 1)).double()
+
+
+def trained(images, **settings):
+    model = small_model()
+    return train(model, images, **{**SETTINGS, **settings}), list(model.state_dict().values())
+
+
+def test_the_same_seed_gives_the_same_bits(images):
+    (losses, weights), (again, weights_again) = trained(images), trained(images)
+    assert len(losses) == 6 and all(type(loss) is float for loss in losses)
+    assert losses == again
+    assert all(map(torch.equal, weights, weights_again))
+
+
+def test_another_seed_gives_another_order(images):
+    assert trained(images)[0] != trained(images, seed=1)[0]
+
+
+def test_the_global_generators_are_left_alone(images):
+    model = Spy()
+    before, numpy_before = torch.get_rng_state(), np.random.get_state()[1]
+    train(model, images, **SETTINGS)
+    reconstruct(model, images)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert np.array_equal(np.random.get_state()[1], numpy_before)
+
+
+def test_an_epoch_takes_an_image_at_most_once_and_the_next_has_another_order():
+    images = torch.arange(11, dtype=torch.uint8).reshape(11, 1, 1, 1)
+    model = Spy()
+    train(model, images, **{**SETTINGS, "steps": 8, "batch_size": 5, "seed": 3})
+    seen = (torch.cat(model.batches).flatten() * 255).round().long()
+    generator = torch.Generator().manual_seed(3)
+    expected = torch.cat([torch.randperm(11, generator=generator)[:10] for _ in range(4)])
+    assert seen.tolist() == expected.tolist()
+    epochs = [tuple(epoch) for epoch in seen.reshape(4, 10).tolist()]
+    assert all(len(set(epoch)) == 10 for epoch in epochs) and len(set(epochs)) == 4
+
+
+def test_the_loss_falls_on_a_small_problem():
+    images = torch.rand(40, 1, 8, 8, dtype=torch.float64)
+    model = Spy().double()
+    losses = train(model, images, steps=150, batch_size=8, learning_rate=0.03, seed=0, progress=False)
+    assert losses[0] > 0.05 and losses[-1] < 0.01
+    assert psnr(reconstruct(model, images), images).mean() > 20
+
+
+def test_a_loss_is_the_mean_squared_error_before_the_update(images):
+    model = Spy()
+    start = model.conv.weight.detach().clone(), model.conv.bias.detach().clone()
+    [loss] = train(model, images, **{**SETTINGS, "steps": 1})
+    [batch] = model.batches
+    error = nn.functional.conv2d(batch, *start, padding=1) - batch
+    assert loss == pytest.approx(error.square().mean().item())
+
+
+def test_every_step_is_one_of_adam(images):
+    model, reference = Spy(), Spy()
+    reference.load_state_dict(model.state_dict())
+    optimizer = torch.optim.Adam(reference.parameters(), lr=0.01)
+    train(model, images, **SETTINGS)
+    for batch in model.batches:
+        optimizer.zero_grad()
+        nn.functional.mse_loss(reference(batch), batch).backward()
+        optimizer.step()
+    assert torch.equal(model.conv.weight, reference.conv.weight)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_uint8_and_float_images_in_either_precision(images, dtype):
+    def run(given):
+        torch.manual_seed(0)
+        model = Spy().to(dtype)
+        losses = train(model, given, **SETTINGS)
+        assert {batch.dtype for batch in model.batches} == {dtype}
+        assert reconstruct(model, given).dtype == dtype
+        return losses
+
+    assert run(images) == run(images.to(dtype) / 255)
+    assert run(images) == pytest.approx(run(images.double() / 255))
+
+
+def test_train_mode_while_training_and_the_old_modes_afterwards(images):
+    for training in (True, False):
+        model = Spy().train(training)
+        model.frozen.eval()
+        train(model, images, **SETTINGS)
+        assert set(model.modes) == {(True, True, True)}
+        assert (model.training, model.conv.training, model.frozen.training) == (training, training, False)
+
+
+def test_eval_mode_while_reconstructing_and_the_old_modes_afterwards(images):
+    model = Spy()
+    model.frozen.eval()
+    output = reconstruct(model, images, batch_size=4)
+    assert [len(batch) for batch in model.batches] == [4, 4, 2]
+    assert set(model.modes) == {(False, False, False)}
+    assert (model.training, model.frozen.training) == (True, False)
+    assert output.shape == images.shape and not output.requires_grad
+    torch.testing.assert_close(output, model.conv(images / 255))
+    torch.testing.assert_close(reconstruct(model, images), output)
+
+
+def test_a_loss_that_is_not_a_number_stops_at_its_step(images):
+    model = Spy(broken_from=2).eval()
+    with pytest.raises(FloatingPointError, match=r"the loss is nan in step 2 of 6; .*learning_rate=0.01"):
+        train(model, images, **SETTINGS)
+    assert len(model.batches) == 3
+    assert torch.equal(model.conv.weight, model.weights[-1])
+    assert not torch.equal(model.weights[0], model.weights[1])
+    assert not model.training
+
+
+def test_nothing_falls_back_to_the_cpu(images):
+    """On "meta", which computes no values, the first loss can't be read: everything before it has to be there."""
+    model = Spy()
+    with pytest.raises(RuntimeError, match="meta"):
+        train(model, images, **{**SETTINGS, "device": torch.device("meta")})
+    assert {tensor.device.type for tensor in [*model.parameters(), *model.batches]} == {"meta"}
+    assert images.device.type == "cpu"
+    assert reconstruct(model, images.to("meta")).device.type == "meta"
+    with pytest.raises(NotImplementedError, match="meta"):
+        reconstruct(model, images)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_a_missing_device_is_an_error(images):
+    with pytest.raises((AssertionError, RuntimeError)):
+        train(Spy(), images, **{**SETTINGS, "device": "cuda"})
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_cuda_sees_the_same_batches(images):
+    on_cpu, on_cuda = Spy().double(), Spy().double()
+    on_cuda.load_state_dict(on_cpu.state_dict())
+    losses = train(on_cpu, images, **SETTINGS)
+    assert train(on_cuda, images, **{**SETTINGS, "device": "cuda"}) == pytest.approx(losses)
+    assert {batch.device.type for batch in on_cuda.batches} == {"cuda"}
+    assert reconstruct(on_cuda, images).device.type == "cpu"
+    torch.testing.assert_close(reconstruct(on_cuda, images), reconstruct(on_cpu, images))
+
+
+@pytest.mark.parametrize(
+    ("progress", "disabled", "shown"),
+    [(True, None, "?step/s"), ("a label", "0", "a label"), (True, "1", None), (False, None, None)],
+)
+def test_the_progress_bar(monkeypatch, images, progress, disabled, shown):
+    monkeypatch.delenv("TQDM_DISABLE", raising=False)
+    if disabled:
+        monkeypatch.setenv("TQDM_DISABLE", disabled)
+    output = io.StringIO()
+    monkeypatch.setattr("sys.stderr", output)
+    train(Spy(), images, **{**SETTINGS, "progress": progress})
+    text = output.getvalue()
+    assert (shown in text and "0/6" in text) if shown else text == ""
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"steps": 0}, ValueError, "steps=0 must be at least 1"),
+        ({"steps": 2.0}, TypeError, "steps=2.0 must be an int"),
+        ({"batch_size": True}, TypeError, "batch_size=True must be an int"),
+        ({"batch_size": 0}, ValueError, "batch_size=0 must be from 1 to 10"),
+        ({"batch_size": 11}, ValueError, "batch_size=11 must be from 1 to 10, the number of images"),
+        ({"learning_rate": 0}, ValueError, "learning_rate=0 must be a finite number above 0"),
+        ({"learning_rate": math.nan}, ValueError, "learning_rate=nan"),
+    ],
+)
+def test_errors_of_the_settings(images, settings, error, message):
+    model = Spy()
+    with pytest.raises(error, match=message):
+        train(model, images, **{**SETTINGS, **settings})
+    assert not model.batches
+
+
+def test_integer_images_other_than_uint8_are_an_error(images):
+    for call in (lambda x: train(Spy(), x, **SETTINGS), lambda x: reconstruct(Spy(), x), lambda x: psnr(x, x)):
+        with pytest.raises(TypeError, match=r"images must be uint8 \(0 to 255\) or floating point .*not torch.int64"):
+            call(images.long())
+    with pytest.raises(ValueError, match="batch_size=0 must be at least 1"):
+        reconstruct(Spy(), images, batch_size=0)
+
+
+def test_psnr_agrees_with_scikit_image():
+    reference, images = torch.rand(2, 7, 1, 6, 5)
+    values = psnr(images, reference)
+    assert values.dtype == torch.float64
+    pairs = zip(reference.double().numpy(), images.double().numpy(), strict=True)
+    expected = [peak_signal_noise_ratio(true, image, data_range=1) for true, image in pairs]
+    np.testing.assert_allclose(values.numpy(), expected, rtol=1e-12)
+    pooled = peak_signal_noise_ratio(reference.double().numpy(), images.double().numpy(), data_range=1)
+    assert psnr(images.reshape(1, -1), reference.reshape(1, -1)).item() == pytest.approx(pooled)
+    assert pooled <= values.mean().item()
+
+
+def test_psnr_of_bytes_and_of_equal_images(images):
+    assert psnr(images, images / 255.0).min() > 100
+    assert psnr(images, images).tolist() == [math.inf] * 10
+    with pytest.raises(ValueError, match=r"the same shape, not \(10, 1, 6, 4\) and \(5, 1, 6, 4\)"):
+        psnr(images, images[:5])
