@@ -215,3 +215,11 @@ def test_drawings_and_captions_read_on_light_and_dark_pages(visit, site, scheme)
     ratios = page.evaluate(CONTRAST)
     assert len(ratios) > 50
     assert min(ratios) >= 4.5
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_figures_stand_on_the_page_itself(visit, site, scheme):
+    page, _ = visit((site / "chapters/10_autoencoder.html").as_uri(), scheme=scheme)
+    style = "const style = getComputedStyle(image); return style.backgroundColor + style.filter"
+    styles = page.evaluate(f"[...document.querySelectorAll('figure img')].map(image => {{ {style} }})")
+    assert styles == ["rgba(0, 0, 0, 0)none"] * 2
