@@ -12,13 +12,19 @@ from upconv.arithmetic import (
     overlap_counts,
     solve_conv_transpose,
 )
+from upconv.phases import phase_gains
+from upconv.rewrites import conv_transpose_to_subpixel, upsample_conv_to_conv_transpose, upsample_conv_to_subpixel
 
 __all__ = [
     "ConvTransposeSetting",
     "conv_matrix",
     "conv_output_size",
     "conv_transpose_output_size",
+    "conv_transpose_to_subpixel",
     "output_padding_for",
     "overlap_counts",
+    "phase_gains",
     "solve_conv_transpose",
+    "upsample_conv_to_conv_transpose",
+    "upsample_conv_to_subpixel",
 ]

@@ -443,7 +443,7 @@ def _overlap(input_size, kernel_size, stride, padding, output_padding, dilation)
 
 def _on_each_axis(function, **arguments):
     """Call function once with ints, or, if any argument is a pair, once an axis; then the result is a pair too."""
-    arguments = {name: _checked(name, value) for name, value in arguments.items()}
+    arguments = {name: checked_setting(name, value) for name, value in arguments.items()}
     if not any(isinstance(value, tuple) for value in arguments.values()):
         return function(**arguments)
     results = []
@@ -456,7 +456,7 @@ def _on_each_axis(function, **arguments):
     return tuple(results)
 
 
-def _checked(name, value):
+def checked_setting(name, value):
     smallest = 0 if name in _MAY_BE_ZERO else 1
     values = value if isinstance(value, (tuple, list)) else (value,)
     accepted = f"an int of at least {smallest}, or an (H, W) pair of such ints"

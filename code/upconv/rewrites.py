@@ -1,0 +1,454 @@
+"""Exact rewrites between the forms of an upsampling layer, for single layers.
+
+Nearest-neighbour `Upsample` + `Conv2d` is one `ConvTranspose2d`; any `ConvTranspose2d` is a `Conv2d` at low
+resolution and a `PixelShuffle`. Both hold at every pixel, borders included; chapter 03 of the book proves them. What
+is not exact is refused with an error that says why.
+"""
+
+from collections import OrderedDict
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from torch.nn.utils import skip_init
+
+from upconv.arithmetic import checked_setting
+
+__all__ = ["conv_transpose_to_subpixel", "upsample_conv_to_conv_transpose", "upsample_conv_to_subpixel"]
+
+
+def upsample_conv_to_conv_transpose(upsample, conv, *, input_size=None):
+    """Write `conv(upsample(x))` as one `torch.nn.ConvTranspose2d`, with a pad before and a crop after it where needed.
+
+    Parameters
+    ----------
+    upsample : torch.nn.Upsample
+        With a whole-numbered scale on each axis. Modes "nearest" and "nearest-exact" are exact for every convolution
+        named below; "bilinear" (align_corners=False) if `conv` has no padding or padding_mode="replicate"; "bicubic"
+        (align_corners=False) if `conv` has no padding.
+    conv : torch.nn.Conv2d
+        With stride 1; any kernel_size, dilation, groups, padding ("same" and "valid" too) and bias. After a nearest
+        upsampling padding_mode may be "zeros", "replicate", "circular", or "reflect" with padding < scale.
+    input_size : int or (int, int), optional
+        Height and width of the inputs, needed if `upsample` was made with `size=` instead of `scale_factor=`; the
+        result then takes inputs of this size only.
+
+    Returns
+    -------
+    torch.nn.ConvTranspose2d or torch.nn.Sequential
+        Maps (N, in_channels, H, W) to what the two layers map it to. It has parameters of its own, with the dtype,
+        device and requires_grad of `conv`'s, and its train/eval flag. It refuses inputs without a batch axis: of a
+        (C, H, W) tensor Upsample would scale the width alone.
+
+    Raises
+    ------
+    TypeError
+        If `upsample` is no Upsample or `conv` no Conv2d.
+    ValueError
+        If the pair is not one transposed convolution; the message says why, and what to do instead.
+
+    Notes
+    -----
+    The kernel is that of `conv`, flipped and convolved with the interpolation's own: a box of ones for "nearest".
+
+    Examples
+    --------
+    >>> upsample_conv_to_conv_transpose(nn.Upsample(scale_factor=2), nn.Conv2d(8, 4, 3, padding=1))
+    ConvTranspose2d(8, 4, kernel_size=(4, 4), stride=(2, 2), padding=(1, 1))
+    """
+    pads, layer, crop, size = _parts(upsample, conv, input_size)
+    steps = OrderedDict((f"pad{i}", pad) for i, pad in enumerate(pads))
+    return _assembled(OrderedDict(**steps, conv_transpose=layer, crop=crop), conv, _Guard(size))
+
+
+def conv_transpose_to_subpixel(layer):
+    """Write a `torch.nn.ConvTranspose2d` as a `torch.nn.Conv2d` at low resolution and a pixel shuffle (polyphase form).
+
+    Parameters
+    ----------
+    layer : torch.nn.ConvTranspose2d
+        With any setting.
+
+    Returns
+    -------
+    torch.nn.Sequential
+        Maps (N, in_channels, H, W), or (in_channels, H, W), to what the layer maps it to: a pad, a crop, a Conv2d with
+        stride_h * stride_w times the channels, a pixel shuffle, a crop, each where needed. It has parameters of its
+        own, with the dtype, device and requires_grad of the layer's, and its train/eval flag.
+
+    Raises
+    ------
+    TypeError
+        If `layer` is no ConvTranspose2d.
+
+    Notes
+    -----
+    The sub-pixel convolution of Shi et al. 2016, "Is the deconvolution layer the same as a convolutional layer?"
+    (arXiv:1609.07009), for every stride, padding, output_padding, dilation and number of groups.
+
+    Examples
+    --------
+    >>> conv_transpose_to_subpixel(nn.ConvTranspose2d(8, 4, 4, stride=2, padding=1))
+    Sequential(
+      (conv): Conv2d(8, 16, kernel_size=(2, 2), stride=(1, 1), padding=(1, 1))
+      (shuffle): PixelShuffle(upscale_factor=2)
+      (crop): ZeroPad2d((-1, -1, -1, -1))
+    )
+    """
+    _expect(layer, nn.ConvTranspose2d, "layer")
+    return _assembled(_subpixel(layer), layer)
+
+
+def upsample_conv_to_subpixel(upsample, conv, *, input_size=None):
+    """Write `conv(upsample(x))` as a `torch.nn.Conv2d` at low resolution and a pixel shuffle.
+
+    With a 3x3 kernel after nearest-neighbour upsampling by 2 it needs 16 instead of 36 multiplications for each
+    low-resolution pixel and pair of channels.
+
+    Parameters
+    ----------
+    upsample : torch.nn.Upsample
+    conv : torch.nn.Conv2d
+    input_size : int or (int, int), optional
+        All as in `upsample_conv_to_conv_transpose`.
+
+    Returns
+    -------
+    torch.nn.Sequential
+        As of `conv_transpose_to_subpixel`, but it refuses inputs without a batch axis.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `upsample_conv_to_conv_transpose`.
+
+    Notes
+    -----
+    `conv_transpose_to_subpixel` after `upsample_conv_to_conv_transpose`.
+
+    Examples
+    --------
+    >>> upsample_conv_to_subpixel(nn.Upsample(scale_factor=2), nn.Conv2d(8, 4, 3, padding=1))
+    Sequential(
+      (conv): Conv2d(8, 16, kernel_size=(2, 2), stride=(1, 1), padding=(1, 1))
+      (shuffle): PixelShuffle(upscale_factor=2)
+      (crop): ZeroPad2d((-1, -1, -1, -1))
+    )
+    """
+    pads, layer, crop, size = _parts(upsample, conv, input_size)
+    steps = OrderedDict((f"pad{i}", pad) for i, pad in enumerate(pads))
+    return _assembled(OrderedDict(**steps, **_subpixel(layer), trim=crop), conv, _Guard(size))
+
+
+# Upsample + Conv2d as pad, ConvTranspose2d, crop
+
+
+class _Axis(NamedTuple):
+    """One axis of the composite: the interpolation's taps, and where the output begins and ends."""
+
+    taps: torch.Tensor  # of the interpolation, float64
+    extension: type  # of the padding layer that extends the input
+    pad: tuple[int, int]  # pixels by which it does
+    padding: int
+    output_padding: int
+    crop: tuple[int, int]  # pixels to remove afterwards
+
+
+def _parts(upsample, conv, input_size):
+    _expect(upsample, nn.Upsample, "upsample")
+    _expect(conv, nn.Conv2d, "conv")
+    if conv.stride != (1, 1):
+        raise ValueError(
+            f"conv has stride={conv.stride}: after an upsampling, only a convolution with stride 1 makes a transposed "
+            f"convolution; leave this pair as it is"
+        )
+    scale, size = _scale(upsample, input_size)
+    height, width = (_axis(upsample.mode, conv, scale[axis], axis) for axis in range(2))
+    kernel = _spread(_working_copy(conv.weight), conv.dilation).flip(2, 3)
+    kernel = _convolved(_convolved(kernel, 2, height.taps), 3, width.taps)
+    kernel = kernel.unflatten(0, (conv.groups, -1)).transpose(1, 2).flatten(0, 1)  # (in, out / groups, kh, kw)
+    layer = _made(
+        nn.ConvTranspose2d,
+        kernel,
+        None if conv.bias is None else conv.bias.detach(),
+        conv,
+        stride=scale,
+        padding=(height.padding, width.padding),
+        output_padding=(height.output_padding, width.output_padding),
+    )
+    if height.extension is width.extension:
+        pads = [_pad(height.extension, height.pad, width.pad)]
+    else:
+        pads = [_pad(height.extension, height.pad, (0, 0)), _pad(width.extension, (0, 0), width.pad)]
+    return [pad for pad in pads if pad], layer, _crop(height.crop, width.crop), size
+
+
+def _axis(mode, conv, scale, axis):
+    reach = conv.dilation[axis] * (conv.kernel_size[axis] - 1)
+    if conv.padding == "same":
+        before, after = reach // 2, reach - reach // 2
+    else:
+        before = after = 0 if conv.padding == "valid" else conv.padding[axis]
+    taps, offset, radius = _interpolation(mode, scale)
+    extension = _extension(mode, conv.padding_mode, max(before, after), scale)
+    if extension is nn.ZeroPad2d:  # needed only where the convolution looks at nothing but its own zeros
+        pad = tuple(_ceil(max(0, p - reach), scale) for p in (before, after))
+    elif radius:
+        pad = tuple(max(radius, _ceil(2 * p - 1 + scale, 2 * scale)) for p in (before, after))
+    else:
+        pad = tuple(_ceil(p, scale) for p in (before, after))
+    # Of all that the extended input reaches, `start` and `end` pixels are not in the output.
+    start = reach - before + offset + scale * pad[0]
+    end = reach - after + len(taps) - scale - offset + scale * pad[1]
+    if 0 <= start - end < scale:
+        return _Axis(taps, extension, pad, start, start - end, (0, 0))
+    padding = min(start, end)
+    return _Axis(taps, extension, pad, padding, 0, (start - padding, end - padding))
+
+
+def _scale(upsample, input_size):
+    """Give the whole-numbered (H, W) scale, and the only input size it holds for, if there is one."""
+    if upsample.mode not in ("nearest", "nearest-exact", "bilinear", "bicubic"):
+        raise ValueError(f'upsample has mode="{upsample.mode}", which takes no (N, C, H, W) tensor')
+    if upsample.align_corners:
+        raise ValueError(
+            "upsample has align_corners=True: its weights change from pixel to pixel, so no convolution equals it; "
+            "use align_corners=False, or leave this pair as it is"
+        )
+    size = None
+    if upsample.scale_factor is not None:
+        factors = upsample.scale_factor
+        factors = factors if isinstance(factors, tuple) else (factors, factors)
+        given = f"scale_factor={upsample.scale_factor}"
+    else:
+        if input_size is None:
+            raise ValueError(
+                f"upsample has size={upsample.size} and so no scale of its own: name the inputs' size with "
+                f"input_size=, or give it a scale_factor"
+            )
+        size = checked_setting("input_size", input_size)
+        size = size if isinstance(size, tuple) else (size, size)
+        outputs = upsample.size if isinstance(upsample.size, tuple) else (upsample.size, upsample.size)
+        factors = tuple(output / input for output, input in zip(outputs, size, strict=True))
+        given = f"size={upsample.size} for input_size={input_size}"
+    if len(factors) != 2 or any(factor < 1 or factor != int(factor) for factor in factors):
+        raise ValueError(
+            f"upsample has {given}: only with a whole-numbered scale, at least 1, on both axes is there one kernel for "
+            f"all pixels; use such a scale, or leave this pair as it is"
+        )
+    scale = tuple(int(factor) for factor in factors)
+    for factor in scale:
+        if upsample.mode.startswith("nearest") and not _nearest_repeats_evenly(upsample.mode, factor):
+            raise ValueError(
+                f'upsample with mode="{upsample.mode}" and a scale of {factor} does not repeat every pixel {factor} '
+                f"times: PyTorch rounds 1/{factor} to float32 and reads a wrong pixel at some places; use "
+                + ('mode="nearest-exact"' if upsample.mode == "nearest" else "a smaller scale")
+            )
+    return scale, size
+
+
+def _nearest_repeats_evenly(mode, scale):
+    """PyTorch's own index computation, in float32, for the first 64 input pixels."""
+    position = torch.arange(64 * scale)
+    shift = 0.5 if mode == "nearest-exact" else 0.0
+    index = ((position.float() + shift) * torch.tensor(1 / scale, dtype=torch.float32)).floor()
+    return torch.equal(index.long(), position // scale)
+
+
+def _interpolation(mode, scale):
+    """Taps of the interpolation, the position of pixel 0's first copy in them, and how far it looks beyond a pixel."""
+    if mode.startswith("nearest") or scale == 1:
+        return torch.ones(scale, dtype=torch.float64), 0, 0
+    if mode == "bilinear":
+        length, offset, radius = 2 * scale - scale % 2, scale // 2, 1
+    else:
+        length, offset, radius = 4 * scale - scale % 2, scale + scale // 2, 2
+    distance = ((torch.arange(length, dtype=torch.float64) - offset + 0.5) / scale - 0.5).abs()
+    if mode == "bilinear":
+        return 1 - distance, offset, radius
+    near = (1.25 * distance - 2.25) * distance**2 + 1  # cubic convolution with a = -0.75, as in PyTorch
+    far = -0.75 * (((distance - 5) * distance + 8) * distance - 4)
+    return torch.where(distance <= 1, near, far), offset, radius
+
+
+def _extension(mode, padding_mode, padding, scale):
+    """Choose the padding layer that does, before the upsampling, what the convolution's padding does after it."""
+    interpolates = not mode.startswith("nearest") and scale > 1
+    if interpolates and (padding == 0 or (mode == "bilinear" and padding_mode == "replicate")):
+        return nn.ReplicationPad2d  # what interpolation assumes beyond the edge
+    if interpolates:
+        raise ValueError(
+            f'padding after mode="{mode}" makes the border differ from any transposed convolution: with '
+            f'padding_mode="{padding_mode}", a frame {padding} pixels deep would not be equal; use a convolution with '
+            f"padding=0" + (', or padding_mode="replicate"' if mode == "bilinear" else "")
+        )
+    if padding_mode == "reflect" and padding >= scale:
+        raise ValueError(
+            f'padding_mode="reflect" with padding={padding} reflects more than one block of the upsampled pixels '
+            f"(scale {scale}), which no padding of the input does: a frame {padding} pixels deep would not be equal; "
+            f'use padding_mode="replicate", or a padding below {scale}'
+        )
+    if padding_mode == "circular" and padding:
+        return nn.CircularPad2d
+    return nn.ZeroPad2d if padding_mode == "zeros" or padding == 0 else nn.ReplicationPad2d
+
+
+# ConvTranspose2d as pad, Conv2d, pixel shuffle, crop
+
+
+def _subpixel(layer):
+    taps, pads, crops = [], [], []
+    for axis in range(2):
+        stride, padding, output_padding = (value[axis] for value in (layer.stride, layer.padding, layer.output_padding))
+        reach = layer.dilation[axis] * (layer.kernel_size[axis] - 1)
+        taps.append(reach // stride + 1)
+        last = reach - padding + output_padding
+        pads.append((reach // stride - padding // stride, last // stride))
+        crops.append((padding % stride, stride - 1 - last % stride))
+    (height, width), (sh, sw) = taps, layer.stride
+    kernel = _spread(_working_copy(layer.weight), layer.dilation)  # (in, out / groups, Kh, Kw)
+    missing = (0, width * sw - kernel.shape[3], 0, height * sh - kernel.shape[2])
+    kernel = nn.functional.pad(kernel, missing).unflatten(3, (width, sw)).unflatten(2, (height, sh))
+    kernel = kernel.flip(2, 4).unflatten(0, (layer.groups, -1))  # (groups, in / groups, out / groups, Th, sh, Tw, sw)
+    kernel = kernel.permute(0, 2, 4, 6, 1, 3, 5).flatten(0, 3)  # (out * sh * sw, in / groups, Th, Tw)
+    even = all(before == after >= 0 for before, after in pads)
+    conv = _made(
+        nn.Conv2d,
+        kernel,
+        None if layer.bias is None else layer.bias.detach().repeat_interleave(sh * sw),
+        layer,
+        padding=tuple(before for before, _ in pads) if even else 0,
+    )
+    grown, cut = ([] if even else [_sided(pads, sign) for sign in (1, -1)]) or (None, None)
+    return OrderedDict(
+        pad=grown and _pad(nn.ZeroPad2d, *grown),
+        cut=cut and _crop(*cut),
+        conv=conv,
+        shuffle=None if sh == sw == 1 else nn.PixelShuffle(sh) if sh == sw else _PixelShuffle(sh, sw),
+        crop=_crop(*crops),
+    )
+
+
+def _sided(pads, sign):
+    return [tuple(max(0, sign * side) for side in pad) for pad in pads]
+
+
+class _PixelShuffle(nn.Module):
+    """`torch.nn.PixelShuffle` with a factor for each axis: (..., C * sh * sw, H, W) to (..., C, H * sh, W * sw)."""
+
+    def __init__(self, height_factor, width_factor):
+        super().__init__()
+        self.factors = height_factor, width_factor
+
+    def forward(self, x):
+        x = x.unflatten(-3, (-1, *self.factors))  # (..., C, sh, sw, H, W)
+        x = x.movedim((-2, -1), (-4, -2))  # (..., C, H, sh, W, sw)
+        return x.flatten(-2).flatten(-3, -2)
+
+    def extra_repr(self):
+        return f"height_factor={self.factors[0]}, width_factor={self.factors[1]}"
+
+
+# Building
+
+
+class _Guard:
+    """A forward pre-hook: refuses inputs that the original pair would treat otherwise."""
+
+    def __init__(self, size):
+        self.size = size
+
+    def __call__(self, module, inputs):
+        shape = inputs[0].shape
+        if len(shape) != 4:
+            raise ValueError(
+                f"the input has the shape {tuple(shape)} and must have (N, C, H, W): without a batch axis Upsample "
+                f"reads it as (N, C, L) and scales the width alone; add one with unsqueeze(0)"
+            )
+        if self.size and tuple(shape[2:]) != self.size:
+            raise ValueError(
+                f"the input has {tuple(shape[2:])} pixels, and this module was made for input_size={self.size}, since "
+                f"its Upsample was given a size instead of a scale_factor"
+            )
+
+
+def _expect(layer, kind, name):
+    if not isinstance(layer, kind):
+        raise TypeError(f"{name} must be a torch.nn.{kind.__name__}, not {type(layer).__name__}")
+    if type(layer).forward is not kind.forward and not issubclass(type(layer), nn.Upsample):
+        raise TypeError(f"{name} is a {type(layer).__name__} with a forward of its own, which a rewrite would lose")
+    if isinstance(getattr(layer, "weight", None), nn.parameter.UninitializedParameter):
+        raise ValueError(f"{name} is a {type(layer).__name__} without weights yet: run it on an input first")
+    hooks = [*layer._forward_pre_hooks.values(), *layer._forward_hooks.values()]
+    foreign = [hook for hook in hooks if not isinstance(hook, _Guard)]
+    if foreign:
+        raise ValueError(
+            f"{name} has forward hooks ({type(foreign[0]).__name__}), which a rewrite would lose; remove them first "
+            f"(torch.nn.utils has remove_weight_norm and remove_spectral_norm; parametrizations need no removing)"
+        )
+
+
+def _ceil(numerator, denominator):
+    return -(-numerator // denominator)
+
+
+def _working_copy(weight):
+    return weight.detach().to(torch.promote_types(weight.dtype, torch.float64))
+
+
+def _spread(kernel, dilation):
+    """Insert dilation - 1 zeros between the taps."""
+    kh, kw = ((size - 1) * d + 1 for size, d in zip(kernel.shape[2:], dilation, strict=True))
+    spread = kernel.new_zeros(*kernel.shape[:2], kh, kw)
+    spread[:, :, :: dilation[0], :: dilation[1]] = kernel
+    return spread
+
+
+def _convolved(kernel, dim, taps):
+    shape = list(kernel.shape)
+    size = shape[dim]
+    shape[dim] = size + len(taps) - 1
+    result = kernel.new_zeros(shape)
+    for position, tap in enumerate(taps.tolist()):
+        result.narrow(dim, position, size).add_(kernel, alpha=tap)
+    return result
+
+
+def _made(kind, weight, bias, like, **settings):
+    """Make a layer with these values and the dtype, device and flags of another, drawing no random numbers."""
+    layer = skip_init(
+        kind,
+        like.in_channels,
+        like.groups * weight.shape[1] if kind is nn.ConvTranspose2d else weight.shape[0],
+        tuple(weight.shape[2:]),
+        groups=like.groups,
+        bias=bias is not None,
+        device=like.weight.device,
+        dtype=like.weight.dtype,
+        **settings,
+    )
+    with torch.no_grad():
+        layer.weight.copy_(weight)
+        layer.weight.requires_grad_(like.weight.requires_grad)
+        if bias is not None:
+            layer.bias.copy_(bias)
+            layer.bias.requires_grad_(like.bias.requires_grad)
+    return layer
+
+
+def _pad(kind, height, width):
+    return kind((*width, *height)) if any((*width, *height)) else None
+
+
+def _crop(height, width):
+    """Make a layer that removes pixels from each side."""
+    return _pad(nn.ZeroPad2d, *(tuple(-side for side in axis) for axis in (height, width)))
+
+
+def _assembled(steps, like, guard=None):
+    steps = OrderedDict((name, step) for name, step in steps.items() if step is not None)
+    module = steps["conv_transpose"] if list(steps) == ["conv_transpose"] else nn.Sequential(steps)
+    module.train(like.training)
+    for hook in [guard] if guard else like._forward_pre_hooks.values():
+        module.register_forward_pre_hook(hook)
+    return module

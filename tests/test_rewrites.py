@@ -1,0 +1,447 @@
+"""upconv.rewrites: equal to the original layers at every pixel, over settings that the tests draw themselves."""
+
+import copy
+import io
+import math
+import random
+import warnings
+from collections import Counter
+
+import pytest
+import torch
+from torch import nn
+
+from upconv import conv_transpose_to_subpixel, upsample_conv_to_conv_transpose, upsample_conv_to_subpixel
+
+PAIR_REWRITES = [upsample_conv_to_conv_transpose, upsample_conv_to_subpixel]
+CATEGORIES = {
+    "dilation > 1",
+    "dilation not coprime to the stride",
+    "groups > 1",
+    "unequal H and W",
+    "kernel smaller than stride",
+    "padding > K - 1",
+}
+
+
+@pytest.fixture(autouse=True)
+def quiet_and_seeded():
+    """Draw the same tensors every time, and leave out PyTorch's note on padding="same" with even kernels."""
+    with torch.random.fork_rng(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Using padding='same'")
+        torch.manual_seed(0)
+        yield
+
+
+def fill_with_integers(*modules):
+    with torch.no_grad():
+        for module in modules:
+            for parameter in module.parameters():
+                parameter.copy_(torch.randint(-9, 10, parameter.shape))
+
+
+def integer_input(channels, rng, low=1):
+    return torch.randint(-9, 10, (2, channels, rng.randint(low, 6), rng.randint(low, 6))).double()
+
+
+def kinds_of(kernel_size, stride, padding, dilation, groups):
+    """List the categories that a setting belongs to."""
+    extents = [d * (k - 1) for d, k in zip(dilation, kernel_size, strict=True)]
+    return [
+        name
+        for name, holds in {
+            "dilation > 1": max(dilation) > 1,
+            "dilation not coprime to the stride": any(
+                math.gcd(d, s) > 1 for d, s in zip(dilation, stride, strict=True)
+            ),
+            "groups > 1": groups > 1,
+            "unequal H and W": any(a != b for a, b in (kernel_size, stride, padding, dilation)),
+            "kernel smaller than stride": any(k < s for k, s in zip(kernel_size, stride, strict=True)),
+            "padding > K - 1": any(p > e for p, e in zip(padding, extents, strict=True)),
+        }.items()
+        if holds
+    ]
+
+
+def pair(rng, low, high):
+    return rng.randint(low, high), rng.randint(low, high)
+
+
+def drawn_conv_transposes(count):
+    """Yield (layer, input, categories) for settings that PyTorch runs."""
+    rng = random.Random(0)
+    while count:
+        groups = rng.choice([1, 1, 2, 3])
+        channels = groups * rng.randint(1, 2), groups * rng.randint(1, 2)
+        kernel_size, stride, dilation, padding = pair(rng, 1, 7), pair(rng, 1, 5), pair(rng, 1, 4), pair(rng, 0, 8)
+        output_padding = tuple(rng.randrange(max(s, d)) for s, d in zip(stride, dilation, strict=True))
+        layer = nn.ConvTranspose2d(
+            *channels, kernel_size, stride, padding, output_padding, groups, rng.random() < 0.7, dilation
+        ).double()  # fmt: skip
+        fill_with_integers(layer)
+        x = integer_input(channels[0], rng)
+        try:
+            layer(x)
+        except RuntimeError:
+            continue
+        kinds = kinds_of(kernel_size, stride, padding, dilation, groups)
+        yield layer, x, kinds + ["output_padding > 0"] * (max(output_padding) > 0)
+        count -= 1
+
+
+def drawn_pairs(count, modes=("nearest", "nearest-exact"), padding_modes=("zeros", "replicate", "circular"), high=8):
+    """Yield (upsample, conv, input, categories) for settings that PyTorch runs."""
+    rng = random.Random(1)
+    while count:
+        groups = rng.choice([1, 1, 2, 3])
+        channels = groups * rng.randint(1, 2), groups * rng.randint(1, 2)
+        kernel_size, scale, dilation, padding = pair(rng, 1, 7), pair(rng, 1, 5), pair(rng, 1, 4), pair(rng, 0, high)
+        given = rng.choice([padding, padding, padding, "same", "valid"]) if high else 0
+        upsample = nn.Upsample(scale_factor=scale, mode=rng.choice(modes))
+        conv = nn.Conv2d(
+            *channels, kernel_size, 1, given, dilation, groups, rng.random() < 0.7, rng.choice(padding_modes)
+        ).double()  # fmt: skip
+        fill_with_integers(conv)
+        x = integer_input(channels[0], rng)
+        try:
+            conv(upsample(x))
+        except (RuntimeError, ValueError):
+            continue
+        yield upsample, conv, x, kinds_of(kernel_size, scale, padding if given == padding else (0, 0), dilation, groups)
+        count -= 1
+
+
+# equal at every pixel
+
+
+def test_subpixel_form_equals_every_conv_transpose_bit_for_bit():
+    seen = Counter()
+    for layer, x, kinds in drawn_conv_transposes(1100):
+        rewritten = conv_transpose_to_subpixel(layer)
+        assert torch.equal(rewritten(x), layer(x)), layer
+        seen.update(kinds)
+    assert set(seen) == CATEGORIES | {"output_padding > 0"}
+    assert min(seen.values()) >= 200, seen
+
+
+@pytest.mark.parametrize("rewrite", PAIR_REWRITES)
+def test_rewritten_pair_equals_every_nearest_pair_bit_for_bit(rewrite):
+    seen = Counter()
+    for upsample, conv, x, kinds in drawn_pairs(1100):
+        assert torch.equal(rewrite(upsample, conv)(x), conv(upsample(x))), (upsample, conv)
+        seen.update(kinds)
+    assert set(seen) == CATEGORIES
+    assert min(seen.values()) >= 200, seen
+
+
+@pytest.mark.parametrize("rewrite", PAIR_REWRITES)
+def test_interpolated_pairs_are_equal_up_to_rounding_where_they_are_accepted(rewrite):
+    seen = Counter()
+    settings = dict(modes=("bilinear", "bicubic"), padding_modes=("zeros", "replicate"))
+    for count, high in ((200, 0), (300, 8)):
+        for upsample, conv, x, _ in drawn_pairs(count, **settings, high=high):
+            try:
+                rewritten = rewrite(upsample, conv)
+            except ValueError:
+                seen["refused"] += 1
+                continue
+            torch.testing.assert_close(rewritten(x), conv(upsample(x)), rtol=0, atol=1e-10)
+            seen[upsample.mode] += 1
+            seen["bilinear padded"] += upsample.mode == "bilinear" and max(conv._reversed_padding_repeated_twice) > 0
+    assert min(seen[kind] for kind in ("bilinear", "bicubic", "bilinear padded", "refused")) >= 30, seen
+
+
+def as_float32(module, x):
+    """Make a float32 module and input of the same shapes, with normal random values."""
+    module = copy.deepcopy(module).float()
+    for parameter in module.parameters():
+        nn.init.normal_(parameter)
+    return module, torch.randn(x.shape)
+
+
+def test_float32_is_within_a_hundred_thousandth_of_the_largest_output():
+    for drawn, integers, _ in drawn_conv_transposes(200):
+        layer, x = as_float32(drawn, integers)
+        expected = layer(x)
+        assert (conv_transpose_to_subpixel(layer)(x) - expected).abs().max() <= 1e-5 * expected.abs().max()
+    for upsample, drawn, integers, _ in drawn_pairs(200):
+        conv, x = as_float32(drawn, integers)
+        expected = conv(upsample(x))
+        for rewrite in PAIR_REWRITES:
+            assert (rewrite(upsample, conv)(x) - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
+@pytest.mark.parametrize("scale, padding", [(2, 1), (3, 2), (5, 4)])
+@pytest.mark.parametrize("rewrite", PAIR_REWRITES)
+def test_reflect_padding_below_the_scale_is_exact(rewrite, scale, padding):
+    upsample = nn.Upsample(scale_factor=scale)
+    conv = nn.Conv2d(2, 3, 3, padding=padding, padding_mode="reflect").double()
+    fill_with_integers(conv)
+    for size in ((1, 1), (2, 5), (6, 3)):
+        x = torch.randint(-9, 10, (1, 2, *size)).double()
+        assert torch.equal(rewrite(upsample, conv)(x), conv(upsample(x)))
+
+
+@pytest.mark.parametrize("rewrite", PAIR_REWRITES)
+def test_an_upsample_with_a_size_is_rewritten_for_that_input_size(rewrite):
+    upsample, conv = nn.Upsample(size=(8, 15)), nn.Conv2d(2, 3, 3, padding=1).double()
+    fill_with_integers(conv)
+    x = torch.randint(-9, 10, (2, 2, 4, 5)).double()
+    rewritten = rewrite(upsample, conv, input_size=(4, 5))
+    assert torch.equal(rewritten(x), conv(upsample(x)))
+    with pytest.raises(ValueError, match=r"the input has \(4, 6\) pixels, .* input_size=\(4, 5\)"):
+        rewritten(torch.zeros(1, 2, 4, 6).double())
+
+
+def test_a_transposed_convolution_takes_inputs_without_a_batch_axis():
+    for layer, x, _ in drawn_conv_transposes(50):
+        assert torch.equal(conv_transpose_to_subpixel(layer)(x[0]), layer(x[0]))
+
+
+def test_rewrites_can_be_chained():
+    upsample, conv = nn.Upsample(scale_factor=3), nn.Conv2d(2, 4, 5, padding=2, groups=2).double()
+    fill_with_integers(conv)
+    x = torch.randint(-9, 10, (1, 2, 4, 6)).double()
+    chained = conv_transpose_to_subpixel(upsample_conv_to_conv_transpose(upsample, conv))
+    assert torch.equal(chained(x), conv(upsample(x)))
+    with pytest.raises(ValueError, match="without a batch axis"):
+        chained(x[0])
+
+
+# ordinary modules
+
+
+def examples():
+    """Yield (name, rewritten, original, input) for one of each kind."""
+    torch.manual_seed(0)
+    layer = nn.ConvTranspose2d(4, 6, (3, 4), (2, 3), 1, (1, 0), groups=2)
+    yield "subpixel, unequal strides", conv_transpose_to_subpixel(layer), layer, torch.randn(2, 4, 5, 3)
+    for name, upsample, conv in (
+        ("nearest", nn.Upsample(scale_factor=2), nn.Conv2d(4, 6, 3, padding=1)),
+        ("circular", nn.Upsample(scale_factor=3), nn.Conv2d(4, 6, 3, padding=2, padding_mode="circular")),
+        ("bicubic", nn.Upsample(scale_factor=2, mode="bicubic"), nn.Conv2d(4, 6, 3)),
+    ):
+        for rewrite in PAIR_REWRITES:
+            yield (
+                f"{name}, {rewrite.__name__}",
+                rewrite(upsample, conv),
+                nn.Sequential(upsample, conv),
+                torch.randn(2, 4, 5, 3),
+            )
+
+
+EXAMPLES = pytest.mark.parametrize("rewritten, original, x", [pytest.param(*e, id=name) for name, *e in examples()])
+
+
+@EXAMPLES
+def test_gradients_of_the_input_are_the_originals(rewritten, original, x):
+    one, other = x.clone().requires_grad_(), x.clone().requires_grad_()
+    weights = torch.randn(original(x).shape)
+    (rewritten(one) * weights).sum().backward()
+    (original(other) * weights).sum().backward()
+    torch.testing.assert_close(one.grad, other.grad)
+
+
+@EXAMPLES
+def test_results_train_copy_save_load_and_move(rewritten, original, x):
+    twin = copy.deepcopy(rewritten)
+    before = twin(x)
+    optimizer = torch.optim.SGD(twin.parameters(), lr=0.01)
+    twin(x).square().mean().backward()
+    optimizer.step()
+    assert twin(x).square().mean() < before.square().mean()
+    assert torch.equal(rewritten(x), before)
+
+    buffer = io.BytesIO()
+    torch.save(twin.state_dict(), buffer)
+    buffer.seek(0)
+    rewritten = copy.deepcopy(rewritten)
+    rewritten.load_state_dict(torch.load(buffer, weights_only=True))
+    assert torch.equal(rewritten(x), twin(x))
+
+    assert rewritten.to(torch.float64)(x.double()).dtype == torch.float64
+    assert rewritten.to("meta")(x.double().to("meta")).device.type == "meta"
+
+
+@EXAMPLES
+def test_results_go_through_export_and_compile(rewritten, original, x):
+    expected = rewritten(x)
+    exported = torch.export.export(rewritten.eval(), (x,)).module()
+    torch.testing.assert_close(exported(x), expected)
+    torch._dynamo.reset()
+    torch.testing.assert_close(torch.compile(rewritten, backend="aot_eager")(x), expected)
+
+
+@EXAMPLES
+@pytest.mark.filterwarnings("ignore")
+def test_results_run_in_onnxruntime(rewritten, original, x):
+    import onnxruntime  # noqa: PLC0415 - slow to import
+
+    buffer = io.BytesIO()
+    torch.onnx.export(rewritten.eval(), (x,), dynamo=True, verbose=False).save(buffer)
+    session = onnxruntime.InferenceSession(buffer.getvalue(), providers=["CPUExecutionProvider"])
+    (output,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+    torch.testing.assert_close(torch.from_numpy(output), original(x).detach(), rtol=1e-4, atol=1e-5)
+
+
+def test_dtype_and_flags_are_the_given_layers():
+    conv = nn.Conv2d(2, 2, 3).to(torch.bfloat16).eval()
+    conv.bias.requires_grad_(False)
+    layer = nn.ConvTranspose2d(2, 2, 3, 2, bias=False).to(torch.float16)
+    layer.weight.requires_grad_(False)
+    for rewrite in PAIR_REWRITES:
+        rewritten = rewrite(nn.Upsample(scale_factor=2), conv)
+        assert [p.dtype for p in rewritten.parameters()] == [torch.bfloat16] * 2
+        assert [p.requires_grad for p in rewritten.parameters()] == [True, False]
+        assert not any(module.training for module in rewritten.modules())
+    rewritten = conv_transpose_to_subpixel(layer)
+    assert [(p.dtype, p.requires_grad) for p in rewritten.parameters()] == [(torch.float16, False)]
+    assert all(module.training for module in rewritten.modules())
+
+
+def test_the_given_layers_and_the_random_state_are_untouched():
+    upsample, conv, layer = nn.Upsample(scale_factor=2), nn.Conv2d(2, 2, 3, padding=1), nn.ConvTranspose2d(2, 2, 3, 2)
+    before = copy.deepcopy((conv.state_dict(), layer.state_dict()))
+    state = torch.get_rng_state()
+    results = [rewrite(upsample, conv) for rewrite in PAIR_REWRITES] + [conv_transpose_to_subpixel(layer)]
+    assert torch.equal(torch.get_rng_state(), state)
+    with torch.no_grad():
+        for parameter in (p for result in results for p in result.parameters()):
+            parameter.zero_()
+    for values, module in zip(before, (conv, layer), strict=True):
+        assert all(torch.equal(values[name], module.state_dict()[name]) for name in values)
+        assert not module._forward_pre_hooks
+
+
+def test_parametrized_weights_are_read_as_they_are_used():
+    conv = nn.utils.parametrizations.weight_norm(nn.Conv2d(2, 2, 3, padding=1)).double()
+    x = torch.randn(1, 2, 4, 4).double()
+    upsample = nn.Upsample(scale_factor=2)
+    torch.testing.assert_close(upsample_conv_to_subpixel(upsample, conv)(x), conv(upsample(x)))
+
+
+# refusals
+
+
+CONV, UP = nn.Conv2d(2, 2, 3, padding=1), nn.Upsample(scale_factor=2)
+
+
+def hooked():
+    conv = nn.Conv2d(2, 2, 3)
+    conv.register_forward_hook(lambda module, inputs, output: output * 2)
+    return conv
+
+
+class Doubling(nn.Conv2d):
+    """A convolution that is none."""
+
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+REFUSED = {
+    "conv stride": (
+        UP,
+        nn.Conv2d(2, 2, 3, stride=2),
+        ValueError,
+        r"stride=\(2, 2\): .* only a convolution with stride 1",
+    ),
+    "scale 1.5": (
+        nn.Upsample(scale_factor=1.5),
+        CONV,
+        ValueError,
+        r"scale_factor=1\.5: only with a whole-numbered scale",
+    ),
+    "scale 0.5": (nn.Upsample(scale_factor=0.5), CONV, ValueError, r"scale_factor=0\.5: only with a whole-numbered"),
+    "three scales": (
+        nn.Upsample(scale_factor=(2, 2, 2)),
+        CONV,
+        ValueError,
+        "whole-numbered scale, at least 1, on both",
+    ),
+    "size alone": (nn.Upsample(size=8), CONV, ValueError, "size=8 and so no scale .* input_size="),
+    "align_corners": (
+        nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True),
+        CONV,
+        ValueError,
+        "align_corners=True: its weights change from pixel to pixel.* align_corners=False",
+    ),
+    "UpsamplingBilinear2d": (nn.UpsamplingBilinear2d(scale_factor=2), CONV, ValueError, "align_corners=True"),
+    "trilinear": (nn.Upsample(scale_factor=2, mode="trilinear"), CONV, ValueError, 'mode="trilinear"'),
+    "bilinear frame": (
+        nn.Upsample(scale_factor=2, mode="bilinear"),
+        nn.Conv2d(2, 2, 5, padding=2),
+        ValueError,
+        'a frame 2 pixels deep would not be equal.* padding=0, or padding_mode="replicate"',
+    ),
+    "bicubic frame": (
+        nn.Upsample(scale_factor=2, mode="bicubic"),
+        nn.Conv2d(2, 2, 3, padding=1, padding_mode="replicate"),
+        ValueError,
+        "a frame 1 pixels deep .* use a convolution with padding=0$",
+    ),
+    "reflect": (
+        UP,
+        nn.Conv2d(2, 2, 5, padding=2, padding_mode="reflect"),
+        ValueError,
+        'reflect" with padding=2 .* a frame 2 pixels deep',
+    ),
+    "rounding": (nn.Upsample(scale_factor=41), CONV, ValueError, 'scale of 41 .* float32 .* mode="nearest-exact"'),
+    "hooks": (UP, hooked(), ValueError, "forward hooks .* which a rewrite would lose"),
+    "own forward": (UP, Doubling(2, 2, 3), TypeError, "Doubling with a forward of its own"),
+    "lazy": (UP, nn.LazyConv2d(2, 3), ValueError, "LazyConv2d without weights yet"),
+    "no conv": (UP, nn.Linear(2, 2), TypeError, r"conv must be a torch\.nn\.Conv2d, not Linear"),
+    "no upsample": (CONV, CONV, TypeError, r"upsample must be a torch\.nn\.Upsample, not Conv2d"),
+}
+
+
+@pytest.mark.parametrize("rewrite", PAIR_REWRITES)
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_is_not_exact_is_refused_with_the_reason(rewrite, case):
+    upsample, conv, error, message = REFUSED[case]
+    with pytest.raises(error, match=message):
+        rewrite(upsample, conv)
+
+
+def test_the_refused_frame_is_exactly_as_deep_as_the_message_says():
+    """The unpadded rewrite of the same pair, shifted by the padding, differs in that frame and nowhere else."""
+    for mode, padding in (("bilinear", 1), ("bilinear", 2), ("bicubic", 2)):
+        upsample, conv = nn.Upsample(scale_factor=2, mode=mode), nn.Conv2d(1, 1, 5, padding=padding).double()
+        bare = nn.Conv2d(1, 1, 5).double()
+        bare.load_state_dict(conv.state_dict())
+        x = torch.randn(1, 1, 8, 8).double()
+        full = conv(upsample(x))
+        inner = upsample_conv_to_conv_transpose(upsample, bare)(x)
+        torch.testing.assert_close(full[..., padding:-padding, padding:-padding], inner)
+
+
+def test_an_upsample_does_something_else_without_a_batch_axis_so_the_rewrite_refuses_it():
+    x = torch.zeros(2, 4, 5)
+    assert CONV(UP(x)).shape == (2, 4, 10)
+    for rewrite in PAIR_REWRITES:
+        with pytest.raises(ValueError, match=r"shape \(2, 4, 5\) .* scales the width alone"):
+            rewrite(UP, CONV)(x)
+
+
+def test_only_scales_that_pytorch_rounds_wrongly_are_refused():
+    """Every scale up to 130: refused exactly where float32 upsampling does not repeat each pixel."""
+    refused = {"nearest": [], "nearest-exact": []}
+    x = torch.arange(64.0).reshape(1, 1, 1, 64)
+    conv = nn.Conv2d(1, 1, 1)
+    for mode, scales in refused.items():
+        for scale in range(1, 131):
+            upsample = nn.Upsample(scale_factor=(1, scale), mode=mode)
+            exact = torch.equal(upsample(x), x.repeat_interleave(scale, dim=3))
+            try:
+                upsample_conv_to_conv_transpose(upsample, conv)
+            except ValueError:
+                scales.append(scale)
+                assert not exact, (mode, scale)
+            else:
+                assert exact, (mode, scale)
+    assert refused["nearest"][:6] == [41, 47, 55, 61, 82, 83]
+
+
+def test_a_layer_of_another_kind_is_refused():
+    with pytest.raises(TypeError, match=r"layer must be a torch\.nn\.ConvTranspose2d, not Conv2d"):
+        conv_transpose_to_subpixel(CONV)
