@@ -8,7 +8,16 @@ import pytest
 import torch
 
 from upconv import conv_matrix, overlap_counts
-from upconv.book.figures import Drawing, draw_conv, draw_conv_transpose, draw_matrix, image_grid, use_book_style
+from upconv.book.figures import (
+    Drawing,
+    draw_conv,
+    draw_conv_transpose,
+    draw_forms,
+    draw_matrix,
+    draw_phases,
+    image_grid,
+    use_book_style,
+)
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -36,7 +45,14 @@ def rows(drawing):
 
 
 @pytest.mark.parametrize(
-    "drawing", [draw_conv(7, 3, 2, 1), draw_conv_transpose(4, 3, 2, 1, 1), draw_matrix(torch.eye(2))]
+    "drawing",
+    [
+        draw_conv(7, 3, 2, 1),
+        draw_conv_transpose(4, 3, 2, 1, 1),
+        draw_matrix(torch.eye(2)),
+        draw_phases(4, 2, 1),
+        draw_forms(),
+    ],
 )
 def test_a_drawing_is_well_formed_inside_its_frame_and_described(drawing):
     svg = parse(drawing)
@@ -85,6 +101,33 @@ def test_draw_matrix_writes_the_entries_and_leaves_zeros_empty():
     matrix = conv_matrix(torch.tensor([1.0, 2.0]).reshape(1, 1, 1, 2), (1, 3))
     texts = [[text for _, text, _ in row] for row in rows(draw_matrix(matrix, names={1: "a"}))]
     assert texts == [["a", "2", ""], ["", "a", "2"]]
+
+
+@pytest.mark.parametrize("kernel_size, stride, padding", [(4, 2, 1), (3, 2, 0), (5, 3, 2), (2, 3, 0)])
+def test_draw_phases_gives_a_pixel_the_colour_of_the_taps_that_reach_it(kernel_size, stride, padding):
+    found = cells(draw_phases(kernel_size, stride, padding))
+    taps, output = found[: kernel_size**2], found[kernel_size**2 :]
+    size = round(len(output) ** 0.5)
+    for index, (_, _, text, style) in enumerate(taps):
+        image, weight = torch.ones(1, 1, 3, 3), torch.zeros(1, 1, kernel_size, kernel_size)
+        weight.view(-1)[index] = 1
+        reached = torch.nn.functional.conv_transpose2d(image, weight, stride=stride, padding=padding).flatten()
+        assert len(reached) == size**2
+        for hit, (_, _, other, look) in zip(reached.tolist(), output, strict=True):
+            if hit:
+                assert (text, style["fill"]) == (other, look["fill"])
+
+
+def test_draw_forms_names_the_four_forms():
+    words = [text.text for text in parse(draw_forms()).iter(f"{SVG}text")]
+    for name in (
+        "Upsample(s) + Conv2d(k)",
+        "ConvTranspose2d, stride s",
+        "zero-stuffing + Conv2d",
+        "Conv2d + PixelShuffle(s)",
+    ):
+        assert name in words
+    assert len(list(parse(draw_forms()).iter(f"{SVG}line"))) == 6
 
 
 def test_image_grid_shows_every_image_and_is_transparent():

@@ -11,7 +11,16 @@ import matplotlib.pyplot as plt
 
 from upconv.arithmetic import conv_output_size, conv_transpose_output_size, overlap_counts
 
-__all__ = ["Drawing", "draw_conv", "draw_conv_transpose", "draw_matrix", "image_grid", "use_book_style"]
+__all__ = [
+    "Drawing",
+    "draw_conv",
+    "draw_conv_transpose",
+    "draw_forms",
+    "draw_matrix",
+    "draw_phases",
+    "image_grid",
+    "use_book_style",
+]
 
 BLUE, ORANGE, GREEN, PINK, SKY, GREY = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#808080"
 STAMPS = (BLUE, ORANGE, GREEN, PINK)
@@ -187,6 +196,86 @@ def draw_matrix(matrix, names=None):
         for x, value in enumerate(row):
             text = "" if value == 0 else (names or {}).get(value, value)
             drawing.square(x * CELL, y * CELL, text, fill=colour.get(value, "none"))
+    return drawing
+
+
+def draw_phases(kernel_size, stride, padding=0):
+    """Draw a kernel and the output it makes, both coloured by phase: a pixel is reached by the taps of its colour.
+
+    Parameters
+    ----------
+    kernel_size, stride, padding : int
+        Of a transposed convolution. Cells carry the phase's row and column, since there are only six colours.
+
+    Returns
+    -------
+    Drawing
+    """
+    size = conv_transpose_output_size(3, kernel_size, stride, padding)
+    colours = [(*STAMPS, SKY, GREY)[phase % 6] for phase in range(stride * stride)]
+    side = max(kernel_size, size)
+    taps = [len(range(phase, kernel_size, stride)) for phase in range(stride)]
+    drawing = Drawing(
+        (kernel_size + size + 2) * CELL,
+        side * CELL + 26,
+        f"A kernel of {kernel_size} by {kernel_size} taps and an output of {size} by {size} pixels, coloured alike by "
+        f"phase modulo {stride}; along an axis the phases have {', '.join(map(str, taps))} taps.",
+    )
+    for left, count, shift, label in ((0, kernel_size, 0, "taps"), (kernel_size + 2, size, padding, "output")):
+        drawing.text((left + count / 2) * CELL, 16, label)
+        for y in range(count):
+            for x in range(count):
+                row, column = (y + shift) % stride, (x + shift) % stride
+                colour = colours[row * stride + column]
+                drawing.square((left + x) * CELL, 22 + y * CELL, f"{row}{column}", fill=colour, opacity=0.45)
+    return drawing
+
+
+def draw_forms():
+    """Draw the four forms of an upsampling layer, with arrows from each to those that it can be written as.
+
+    Returns
+    -------
+    Drawing
+    """
+    drawing = Drawing(
+        560,
+        330,
+        "Four boxes. Nearest Upsample and Conv2d leads to ConvTranspose2d, always; back only if all phase sums agree. "
+        "ConvTranspose2d leads to zero-stuffing and Conv2d, always, and back. ConvTranspose2d leads to Conv2d and "
+        "PixelShuffle, always; back if the bias is the same in all phases.",
+    )
+    boxes = {
+        "pair": (150, 10, "Upsample(s) + Conv2d(k)", BLUE),
+        "transposed": (150, 140, "ConvTranspose2d, stride s", ORANGE),
+        "zeros": (5, 270, "zero-stuffing + Conv2d", GREEN),
+        "shuffle": (315, 270, "Conv2d + PixelShuffle(s)", PINK),
+    }
+    for x, y, name, colour in boxes.values():
+        drawing.parts.append(
+            f'<rect x="{x}" y="{y}" width="240" height="44" rx="6" fill="{colour}" fill-opacity="0.35" '
+            f'stroke="currentColor" stroke-opacity="0.6"/>'
+        )
+        drawing.text(x + 120, y + 27, name)
+    drawing.parts.append(
+        '<defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
+        '<path d="M0 0 L8 4 L0 8 z" fill="currentColor"/></marker></defs>'
+    )
+    for (x1, y1, x2, y2), dashed, words, x, y, anchor in (
+        ((250, 56, 250, 138), False, ("always: kernel k + s - 1", "(nearest)"), 240, 92, "end"),
+        ((290, 138, 290, 56), True, ("only if, in every row and", "column, all phases sum alike"), 300, 92, "start"),
+        ((215, 186, 125, 268), False, (), 0, 0, "end"),
+        ((155, 268, 245, 186), False, ("always, both ways",), 130, 226, "end"),
+        ((315, 186, 405, 268), False, ("always",), 348, 240, "end"),
+        ((435, 268, 345, 186), True, ("if the bias is equal", "in all phases"), 425, 222, "start"),
+    ):
+        dash = ' stroke-dasharray="5 4"' if dashed else ""
+        drawing.parts.append(
+            f'<line x1="{x1}" y1="{y1}" x2="{x2}" y2="{y2}" stroke="currentColor" stroke-width="1.5" '
+            f'marker-end="url(#tip)"{dash}/>'
+        )
+        for line, text in enumerate(words):
+            drawing.text(x, y + 17 * line, text, anchor=anchor)
     return drawing
 
 
