@@ -200,7 +200,7 @@ CONTRAST = """() => {
     }
     return 'rgb(255, 255, 255)';
   };
-  return [...document.querySelectorAll('svg[role=img] text, figcaption p')].map(text => {
+  return [...document.querySelectorAll('svg[role=img] text, figcaption p, .cell_output .text_html code')].map(text => {
     const style = getComputedStyle(text);
     const a = light(text.tagName == 'text' ? style.fill : style.color), b = light(ground(text));
     return (Math.max(a, b) + .05) / (Math.min(a, b) + .05);
@@ -209,8 +209,9 @@ CONTRAST = """() => {
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_drawings_and_captions_read_on_light_and_dark_pages(visit, site, scheme):
-    page, _ = visit((site / "chapters/01_arithmetic.html").as_uri(), scheme=scheme)
+@pytest.mark.parametrize("name", ["01_arithmetic", "03_three_forms"])
+def test_drawings_and_captions_read_on_light_and_dark_pages(visit, site, name, scheme):
+    page, _ = visit((site / f"chapters/{name}.html").as_uri(), scheme=scheme)
     assert page.evaluate("document.documentElement.dataset.theme") == scheme
     ratios = page.evaluate(CONTRAST)
     assert len(ratios) > 50
@@ -218,8 +219,11 @@ def test_drawings_and_captions_read_on_light_and_dark_pages(visit, site, scheme)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_figures_stand_on_the_page_itself(visit, site, scheme):
-    page, _ = visit((site / "chapters/10_autoencoder.html").as_uri(), scheme=scheme)
-    style = "const style = getComputedStyle(image); return style.backgroundColor + style.filter"
-    styles = page.evaluate(f"[...document.querySelectorAll('figure img')].map(image => {{ {style} }})")
-    assert styles == ["rgba(0, 0, 0, 0)none"] * 2
+@pytest.mark.parametrize("name", ["02_transpose", "10_autoencoder"])
+def test_figures_stand_on_the_page_itself(visit, site, name, scheme):
+    page, _ = visit((site / f"chapters/{name}.html").as_uri(), scheme=scheme)
+    style = "const style = getComputedStyle(figure); return style.backgroundColor + style.filter"
+    figures = "[...document.querySelectorAll('figure img, .cell_output .text_html')]"
+    styles = page.evaluate(f"{figures}.map(figure => {{ {style} }})")
+    assert len(styles) >= 2
+    assert set(styles) == {"rgba(0, 0, 0, 0)none"}
