@@ -191,6 +191,8 @@ def test_an_upsample_with_a_size_is_rewritten_for_that_input_size(rewrite):
     assert torch.equal(rewritten(x), conv(upsample(x)))
     with pytest.raises(ValueError, match=r"the input has \(4, 6\) pixels, .* input_size=\(4, 5\)"):
         rewritten(torch.zeros(1, 2, 4, 6).double())
+    square = torch.randint(-9, 10, (1, 2, 4, 4)).double()
+    assert torch.equal(rewrite(nn.Upsample(size=12), conv, input_size=4)(square), conv(nn.Upsample(size=12)(square)))
 
 
 def test_a_transposed_convolution_takes_inputs_without_a_batch_axis():
@@ -313,11 +315,66 @@ def test_the_given_layers_and_the_random_state_are_untouched():
         assert not module._forward_pre_hooks
 
 
-def test_parametrized_weights_are_read_as_they_are_used():
-    conv = nn.utils.parametrizations.weight_norm(nn.Conv2d(2, 2, 3, padding=1)).double()
-    x = torch.randn(1, 2, 4, 4).double()
-    upsample = nn.Upsample(scale_factor=2)
-    torch.testing.assert_close(upsample_conv_to_subpixel(upsample, conv)(x), conv(upsample(x)))
+@pytest.mark.parametrize("name", ["weight_norm", "spectral_norm", "orthogonal"])
+def test_parametrized_weights_are_read_as_in_eval_mode_and_left_alone(name):
+    parametrization = getattr(nn.utils.parametrizations, name)
+    conv, layer = parametrization(nn.Conv2d(2, 2, 3, padding=1)), parametrization(nn.ConvTranspose2d(2, 2, 3, 2))
+    before = copy.deepcopy((conv.state_dict(), layer.state_dict()))
+    pair, single = upsample_conv_to_subpixel(UP, conv), conv_transpose_to_subpixel(layer)
+    for values, module in zip(before, (conv, layer), strict=True):
+        assert all(torch.equal(values[key], module.state_dict()[key]) for key in values)
+    x = torch.randn(1, 2, 4, 4)
+    torch.testing.assert_close(pair(x), conv.eval()(UP(x)))
+    torch.testing.assert_close(single(x), layer.eval()(x))
+    assert all(parameter.requires_grad for parameter in pair.parameters())
+
+
+def test_sums_of_taps_are_rounded_once():
+    conv = nn.Conv2d(1, 1, 5, bias=False).to(torch.bfloat16)
+    rewritten = upsample_conv_to_conv_transpose(nn.Upsample(scale_factor=4), conv)
+    exact = upsample_conv_to_conv_transpose(nn.Upsample(scale_factor=4), copy.deepcopy(conv).double())
+    assert torch.equal(rewritten.weight, exact.weight.to(torch.bfloat16))
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
+def test_an_axis_that_is_not_upsampled_may_be_padded_after_interpolation(mode):
+    upsample, conv = nn.Upsample(scale_factor=(1, 2), mode=mode), nn.Conv2d(2, 2, 3, padding=(1, 0)).double()
+    x = torch.randn(1, 2, 4, 5).double()
+    for rewrite in PAIR_REWRITES:
+        torch.testing.assert_close(rewrite(upsample, conv)(x), conv(upsample(x)))
+
+
+def test_a_backward_hook_is_refused():
+    layer = nn.ConvTranspose2d(2, 2, 3)
+    layer.register_full_backward_hook(lambda *arguments: None)
+    with pytest.raises(ValueError, match="which a rewrite would lose"):
+        conv_transpose_to_subpixel(layer)
+
+
+def test_the_device_is_the_given_layers():
+    with torch.no_grad():
+        for rewrite in PAIR_REWRITES:
+            rewritten = rewrite(UP, nn.Conv2d(2, 2, 3, device="meta"))
+            assert {parameter.device.type for parameter in rewritten.parameters()} == {"meta"}
+
+
+def test_the_default_device_plays_no_part():
+    with torch.device("meta"):
+        for rewrite in PAIR_REWRITES:
+            rewritten = rewrite(nn.Upsample(scale_factor=2, mode="bicubic"), nn.Conv2d(2, 2, 3, device="cpu"))
+            assert {parameter.device.type for parameter in rewritten.parameters()} == {"cpu"}
+
+
+def test_equal_strides_use_the_stock_pixel_shuffle_and_no_stride_none():
+    assert type(conv_transpose_to_subpixel(nn.ConvTranspose2d(2, 2, 3, 2)).shuffle) is nn.PixelShuffle
+    assert not hasattr(conv_transpose_to_subpixel(nn.ConvTranspose2d(2, 2, 3)), "shuffle")
+
+
+def test_an_input_may_be_named():
+    rewritten = upsample_conv_to_conv_transpose(UP, CONV)
+    assert rewritten(input=torch.zeros(1, 2, 4, 4)).shape == (1, 2, 8, 8)
+    with pytest.raises(ValueError, match="without a batch axis"):
+        rewritten(input=torch.zeros(2, 4, 4))
 
 
 # refusals
@@ -326,9 +383,9 @@ def test_parametrized_weights_are_read_as_they_are_used():
 CONV, UP = nn.Conv2d(2, 2, 3, padding=1), nn.Upsample(scale_factor=2)
 
 
-def hooked():
+def hooked(register="register_forward_hook"):
     conv = nn.Conv2d(2, 2, 3)
-    conv.register_forward_hook(lambda module, inputs, output: output * 2)
+    getattr(conv, register)(lambda *arguments: None)
     return conv
 
 
@@ -339,13 +396,28 @@ class Doubling(nn.Conv2d):
         return 2 * super().forward(x)
 
 
+class Padded(nn.Conv2d):
+    """As image models have them: the forward of Conv2d, but not its convolution."""
+
+    def _conv_forward(self, x, weight, bias):
+        return super()._conv_forward(nn.functional.pad(x, (1, 1, 1, 1)), weight, bias)
+
+
+class Larger(nn.Upsample):
+    """An upsampling that is none."""
+
+    def forward(self, x):
+        return super().forward(super().forward(x))
+
+
 REFUSED = {
     "conv stride": (
         UP,
         nn.Conv2d(2, 2, 3, stride=2),
         ValueError,
-        r"stride=\(2, 2\): .* only a convolution with stride 1",
+        r"stride=\(2, 2\): .* a convolution with stride 1 only",
     ),
+    "conv stride in the width": (UP, nn.Conv2d(2, 2, 3, stride=(1, 2)), ValueError, r"stride=\(1, 2\)"),
     "scale 1.5": (
         nn.Upsample(scale_factor=1.5),
         CONV,
@@ -367,27 +439,40 @@ REFUSED = {
         "align_corners=True: its weights change from pixel to pixel.* align_corners=False",
     ),
     "UpsamplingBilinear2d": (nn.UpsamplingBilinear2d(scale_factor=2), CONV, ValueError, "align_corners=True"),
-    "trilinear": (nn.Upsample(scale_factor=2, mode="trilinear"), CONV, ValueError, 'mode="trilinear"'),
+    "trilinear": (nn.Upsample(scale_factor=2, mode="trilinear"), CONV, ValueError, 'mode="trilinear" and must have'),
+    "area": (nn.Upsample(scale_factor=2, mode="area"), CONV, ValueError, 'use mode="nearest", which is the same'),
+    "scale 0": (nn.Upsample(scale_factor=0), CONV, ValueError, "neither a scale_factor nor a size"),
+    "scale -2": (nn.Upsample(scale_factor=-2), CONV, ValueError, r"scale_factor=-2\.0: only with a whole-numbered"),
+    "scale inf": (nn.Upsample(scale_factor=math.inf), CONV, ValueError, "scale_factor=inf: only with a whole-numbered"),
+    "frame in the width": (
+        nn.Upsample(scale_factor=2, mode="bilinear"),
+        nn.Conv2d(2, 2, 7, padding=(0, 3)),
+        ValueError,
+        "a frame 3 pixels deep .on the axis of the width",
+    ),
     "bilinear frame": (
         nn.Upsample(scale_factor=2, mode="bilinear"),
         nn.Conv2d(2, 2, 5, padding=2),
         ValueError,
-        'a frame 2 pixels deep would not be equal.* padding=0, or padding_mode="replicate"',
+        'a frame 2 pixels deep .* would not be equal.* padding=0, or padding_mode="replicate"',
     ),
     "bicubic frame": (
         nn.Upsample(scale_factor=2, mode="bicubic"),
         nn.Conv2d(2, 2, 3, padding=1, padding_mode="replicate"),
         ValueError,
-        "a frame 1 pixels deep .* use a convolution with padding=0$",
+        r"a frame 1 pixel deep \(on the axis of the height\) .* use a convolution with padding=0$",
     ),
     "reflect": (
         UP,
         nn.Conv2d(2, 2, 5, padding=2, padding_mode="reflect"),
         ValueError,
-        'reflect" with padding=2 .* a frame 2 pixels deep',
+        'reflect" with padding=2 .* a frame 1 pixel deep',
     ),
     "rounding": (nn.Upsample(scale_factor=41), CONV, ValueError, 'scale of 41 .* float32 .* mode="nearest-exact"'),
     "hooks": (UP, hooked(), ValueError, "forward hooks .* which a rewrite would lose"),
+    "pre-hooks": (UP, hooked("register_forward_pre_hook"), ValueError, "forward hooks .* which a rewrite would lose"),
+    "own convolution": (UP, Padded(2, 2, 3), TypeError, "Padded with a forward of its own"),
+    "own upsampling": (Larger(scale_factor=2), CONV, TypeError, "Larger with a forward of its own"),
     "own forward": (UP, Doubling(2, 2, 3), TypeError, "Doubling with a forward of its own"),
     "lazy": (UP, nn.LazyConv2d(2, 3), ValueError, "LazyConv2d without weights yet"),
     "no conv": (UP, nn.Linear(2, 2), TypeError, r"conv must be a torch\.nn\.Conv2d, not Linear"),
@@ -403,16 +488,50 @@ def test_what_is_not_exact_is_refused_with_the_reason(rewrite, case):
         rewrite(upsample, conv)
 
 
-def test_the_refused_frame_is_exactly_as_deep_as_the_message_says():
-    """The unpadded rewrite of the same pair, shifted by the padding, differs in that frame and nowhere else."""
-    for mode, padding in (("bilinear", 1), ("bilinear", 2), ("bicubic", 2)):
-        upsample, conv = nn.Upsample(scale_factor=2, mode=mode), nn.Conv2d(1, 1, 5, padding=padding).double()
-        bare = nn.Conv2d(1, 1, 5).double()
-        bare.load_state_dict(conv.state_dict())
-        x = torch.randn(1, 1, 8, 8).double()
-        full = conv(upsample(x))
-        inner = upsample_conv_to_conv_transpose(upsample, bare)(x)
-        torch.testing.assert_close(full[..., padding:-padding, padding:-padding], inner)
+@pytest.mark.parametrize(
+    "mode, padding_mode, scale, padding",
+    [
+        ("bilinear", "zeros", 2, 1),
+        ("bilinear", "zeros", 3, 2),
+        ("bilinear", "circular", 2, 2),
+        ("bilinear", "reflect", 3, 3),
+        ("bilinear", "reflect", 2, 2),
+        ("nearest", "reflect", 2, 3),
+        ("nearest", "reflect", 3, 3),
+    ],
+)
+def test_the_refused_frame_is_exactly_as_deep_as_the_message_says(mode, padding_mode, scale, padding):
+    """Against the same pair with replicate padding, which is rewritten: it differs in that frame and nowhere else."""
+    upsample = nn.Upsample(scale_factor=scale, mode=mode)
+    conv = nn.Conv2d(1, 1, 7, padding=padding, padding_mode=padding_mode).double()
+    accepted = nn.Conv2d(1, 1, 7, padding=padding, padding_mode="replicate").double()
+    accepted.load_state_dict(conv.state_dict())
+    x = torch.randn(1, 1, 9, 9).double()
+    rewritten = upsample_conv_to_conv_transpose(upsample, accepted)(x)
+    differs = ((conv(upsample(x)) - rewritten).abs() > 1e-9)[0, 0]
+    middle = differs[len(differs) // 2]
+    depth = int(middle[: len(middle) // 2].sum())
+    assert depth > 0 and middle[:depth].all()
+    with pytest.raises(ValueError, match=f"a frame {depth} pixels? deep"):
+        upsample_conv_to_conv_transpose(upsample, conv)
+
+
+def test_reflect_padding_within_the_flat_edge_of_bilinear_upsampling_is_exact():
+    for scale, padding in ((3, 1), (5, 2), (7, 3)):
+        upsample = nn.Upsample(scale_factor=scale, mode="bilinear")
+        conv = nn.Conv2d(1, 1, 5, padding=padding, padding_mode="reflect").double()
+        x = torch.randn(1, 1, 4, 3).double()
+        for rewrite in PAIR_REWRITES:
+            torch.testing.assert_close(rewrite(upsample, conv)(x), conv(upsample(x)))
+
+
+@pytest.mark.parametrize("rewrite", PAIR_REWRITES)
+def test_reflect_padding_on_an_axis_that_is_not_upsampled_is_exact(rewrite):
+    upsample = nn.Upsample(scale_factor=(1, 2))
+    conv = nn.Conv2d(2, 3, 5, padding=(2, 1), padding_mode="reflect").double()
+    fill_with_integers(conv)
+    x = torch.randint(-9, 10, (1, 2, 4, 5)).double()
+    assert torch.equal(rewrite(upsample, conv)(x), conv(upsample(x)))
 
 
 def test_an_upsample_does_something_else_without_a_batch_axis_so_the_rewrite_refuses_it():

@@ -54,5 +54,8 @@ def phase_gains(weight, stride):
         raise ValueError(f"weight must have the shape (in, out / groups, kh, kw), not {tuple(weight.shape)}")
     stride = checked_setting("stride", stride)
     sh, sw = stride if isinstance(stride, tuple) else (stride, stride)
-    rows = [weight[:, :, r::sh].sum(dim=2) for r in range(sh)]  # each (in, out / groups, kw)
-    return torch.stack([torch.stack([row[..., q::sw].sum(dim=-1) for q in range(sw)], dim=-1) for row in rows], dim=2)
+    rows = [weight[:, :, r::sh].sum(dim=2, dtype=weight.dtype) for r in range(sh)]  # each (in, out / groups, kw)
+    return torch.stack(
+        [torch.stack([row[..., q::sw].sum(dim=-1, dtype=weight.dtype) for q in range(sw)], dim=-1) for row in rows],
+        dim=2,
+    )

@@ -5,12 +5,14 @@ resolution and a `PixelShuffle`. Both hold at every pixel, borders included; cha
 is not exact is refused with an error that says why.
 """
 
+import copy
 from collections import OrderedDict
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import torch
 from torch import nn
-from torch.nn.utils import skip_init
+from torch.nn.utils import parametrize, skip_init
 
 from upconv.arithmetic import checked_setting
 
@@ -24,8 +26,8 @@ def upsample_conv_to_conv_transpose(upsample, conv, *, input_size=None):
     ----------
     upsample : torch.nn.Upsample
         With a whole-numbered scale on each axis. Modes "nearest" and "nearest-exact" are exact for every convolution
-        named below; "bilinear" (align_corners=False) if `conv` has no padding or padding_mode="replicate"; "bicubic"
-        (align_corners=False) if `conv` has no padding.
+        named below; "bilinear" (align_corners=False) if `conv` has no padding, padding_mode="replicate", or "reflect"
+        with padding < scale / 2; "bicubic" (align_corners=False) if `conv` has no padding.
     conv : torch.nn.Conv2d
         With stride 1; any kernel_size, dilation, groups, padding ("same" and "valid" too) and bias. After a nearest
         upsampling padding_mode may be "zeros", "replicate", "circular", or "reflect" with padding < scale.
@@ -50,6 +52,8 @@ def upsample_conv_to_conv_transpose(upsample, conv, *, input_size=None):
     Notes
     -----
     The kernel is that of `conv`, flipped and convolved with the interpolation's own: a box of ones for "nearest".
+    Inputs are taken to be finite; a parametrized weight is read as in eval mode. Where a bilinear or bicubic scale is
+    no power of two, PyTorch rounds positions in float32 inputs hundreds of pixels wide; the result does not.
 
     Examples
     --------
@@ -96,7 +100,7 @@ def conv_transpose_to_subpixel(layer):
     )
     """
     _expect(layer, nn.ConvTranspose2d, "layer")
-    return _assembled(_subpixel(layer), layer)
+    return _assembled(_subpixel(_plain(layer)), layer)
 
 
 def upsample_conv_to_subpixel(upsample, conv, *, input_size=None):
@@ -157,10 +161,11 @@ class _Axis(NamedTuple):
 def _parts(upsample, conv, input_size):
     _expect(upsample, nn.Upsample, "upsample")
     _expect(conv, nn.Conv2d, "conv")
+    conv = _plain(conv)
     if conv.stride != (1, 1):
         raise ValueError(
-            f"conv has stride={conv.stride}: after an upsampling, only a convolution with stride 1 makes a transposed "
-            f"convolution; leave this pair as it is"
+            f"conv has stride={conv.stride}: this rewrite covers a convolution with stride 1 only; leave this pair as "
+            f"it is"
         )
     scale, size = _scale(upsample, input_size)
     height, width = (_axis(upsample.mode, conv, scale[axis], axis) for axis in range(2))
@@ -190,7 +195,7 @@ def _axis(mode, conv, scale, axis):
     else:
         before = after = 0 if conv.padding == "valid" else conv.padding[axis]
     taps, offset, radius = _interpolation(mode, scale)
-    extension = _extension(mode, conv.padding_mode, max(before, after), scale)
+    extension = _extension(mode, conv.padding_mode, max(before, after), scale, ("height", "width")[axis])
     if extension is nn.ZeroPad2d:  # needed only where the convolution looks at nothing but its own zeros
         pad = tuple(_ceil(max(0, p - reach), scale) for p in (before, after))
     elif radius:
@@ -208,30 +213,33 @@ def _axis(mode, conv, scale, axis):
 
 def _scale(upsample, input_size):
     """Give the whole-numbered (H, W) scale, and the only input size it holds for, if there is one."""
-    if upsample.mode not in ("nearest", "nearest-exact", "bilinear", "bicubic"):
-        raise ValueError(f'upsample has mode="{upsample.mode}", which takes no (N, C, H, W) tensor')
+    modes = ("nearest", "nearest-exact", "bilinear", "bicubic")
+    if upsample.mode not in modes:
+        same = ': use mode="nearest", which is the same at a whole-numbered scale' if upsample.mode == "area" else ""
+        raise ValueError(f'upsample has mode="{upsample.mode}" and must have one of {", ".join(modes)}{same}')
     if upsample.align_corners:
         raise ValueError(
-            "upsample has align_corners=True: its weights change from pixel to pixel, so no convolution equals it; "
-            "use align_corners=False, or leave this pair as it is"
+            "upsample has align_corners=True: its weights change from pixel to pixel (but at special sizes), so one "
+            "kernel cannot serve; use align_corners=False, or leave this pair as it is"
         )
     size = None
     if upsample.scale_factor is not None:
-        factors = upsample.scale_factor
-        factors = factors if isinstance(factors, tuple) else (factors, factors)
-        given = f"scale_factor={upsample.scale_factor}"
+        factors, given = upsample.scale_factor, f"scale_factor={upsample.scale_factor}"
+    elif upsample.size is None:
+        raise ValueError("upsample has neither a scale_factor nor a size; give it a scale_factor")
+    elif input_size is None:
+        raise ValueError(
+            f"upsample has size={upsample.size} and so no scale of its own: name the inputs' size with input_size=, "
+            f"or give it a scale_factor"
+        )
     else:
-        if input_size is None:
-            raise ValueError(
-                f"upsample has size={upsample.size} and so no scale of its own: name the inputs' size with "
-                f"input_size=, or give it a scale_factor"
-            )
         size = checked_setting("input_size", input_size)
         size = size if isinstance(size, tuple) else (size, size)
-        outputs = upsample.size if isinstance(upsample.size, tuple) else (upsample.size, upsample.size)
-        factors = tuple(output / input for output, input in zip(outputs, size, strict=True))
+        outputs = upsample.size if isinstance(upsample.size, (tuple, list)) else (upsample.size, upsample.size)
+        factors = tuple(output / input for output, input in zip(outputs, size, strict=False))
         given = f"size={upsample.size} for input_size={input_size}"
-    if len(factors) != 2 or any(factor < 1 or factor != int(factor) for factor in factors):
+    factors = factors if isinstance(factors, (tuple, list)) else (factors, factors)
+    if len(factors) != 2 or any(factor < 1 or not float(factor).is_integer() for factor in factors):
         raise ValueError(
             f"upsample has {given}: only with a whole-numbered scale, at least 1, on both axes is there one kernel for "
             f"all pixels; use such a scale, or leave this pair as it is"
@@ -249,21 +257,21 @@ def _scale(upsample, input_size):
 
 def _nearest_repeats_evenly(mode, scale):
     """PyTorch's own index computation, in float32, for the first 64 input pixels."""
-    position = torch.arange(64 * scale)
+    position = torch.arange(64 * scale, device="cpu")
     shift = 0.5 if mode == "nearest-exact" else 0.0
-    index = ((position.float() + shift) * torch.tensor(1 / scale, dtype=torch.float32)).floor()
+    index = ((position.float() + shift) * torch.tensor(1 / scale, dtype=torch.float32, device="cpu")).floor()
     return torch.equal(index.long(), position // scale)
 
 
 def _interpolation(mode, scale):
     """Taps of the interpolation, the position of pixel 0's first copy in them, and how far it looks beyond a pixel."""
     if mode.startswith("nearest") or scale == 1:
-        return torch.ones(scale, dtype=torch.float64), 0, 0
+        return torch.ones(scale, dtype=torch.float64, device="cpu"), 0, 0
     if mode == "bilinear":
         length, offset, radius = 2 * scale - scale % 2, scale // 2, 1
     else:
         length, offset, radius = 4 * scale - scale % 2, scale + scale // 2, 2
-    distance = ((torch.arange(length, dtype=torch.float64) - offset + 0.5) / scale - 0.5).abs()
+    distance = ((torch.arange(length, dtype=torch.float64, device="cpu") - offset + 0.5) / scale - 0.5).abs()
     if mode == "bilinear":
         return 1 - distance, offset, radius
     near = (1.25 * distance - 2.25) * distance**2 + 1  # cubic convolution with a = -0.75, as in PyTorch
@@ -271,22 +279,27 @@ def _interpolation(mode, scale):
     return torch.where(distance <= 1, near, far), offset, radius
 
 
-def _extension(mode, padding_mode, padding, scale):
+def _extension(mode, padding_mode, padding, scale, name):
     """Choose the padding layer that does, before the upsampling, what the convolution's padding does after it."""
     interpolates = not mode.startswith("nearest") and scale > 1
-    if interpolates and (padding == 0 or (mode == "bilinear" and padding_mode == "replicate")):
+    flat = padding  # how deep the convolution's padding repeats the edge, as interpolation assumes
+    if padding_mode != "replicate" or mode == "bicubic":
+        flat = (scale - 1) // 2 if padding_mode == "reflect" and mode == "bilinear" else 0
+    if interpolates and padding <= flat:
         return nn.ReplicationPad2d  # what interpolation assumes beyond the edge
     if interpolates:
         raise ValueError(
             f'padding after mode="{mode}" makes the border differ from any transposed convolution: with '
-            f'padding_mode="{padding_mode}", a frame {padding} pixels deep would not be equal; use a convolution with '
-            f"padding=0" + (', or padding_mode="replicate"' if mode == "bilinear" else "")
+            f'padding_mode="{padding_mode}", a frame {_pixels(padding - flat)} deep (on the axis of the {name}) would '
+            f"not be equal; use a convolution with padding=0" + (', or padding_mode="replicate"' * (mode == "bilinear"))
         )
+    if padding_mode == "reflect" and scale == 1 and padding:
+        return nn.ReflectionPad2d
     if padding_mode == "reflect" and padding >= scale:
         raise ValueError(
             f'padding_mode="reflect" with padding={padding} reflects more than one block of the upsampled pixels '
-            f"(scale {scale}), which no padding of the input does: a frame {padding} pixels deep would not be equal; "
-            f'use padding_mode="replicate", or a padding below {scale}'
+            f"(scale {scale}), which no padding of the input does: a frame {_pixels(padding - scale + 1)} deep (on the "
+            f'axis of the {name}) would not be equal; use padding_mode="replicate", or a padding below {scale}'
         )
     if padding_mode == "circular" and padding:
         return nn.CircularPad2d
@@ -358,13 +371,15 @@ class _Guard:
     def __init__(self, size):
         self.size = size
 
-    def __call__(self, module, inputs):
-        shape = inputs[0].shape
+    def __call__(self, module, inputs, named):
+        shape = (*inputs, *named.values())[0].shape
         if len(shape) != 4:
-            raise ValueError(
-                f"the input has the shape {tuple(shape)} and must have (N, C, H, W): without a batch axis Upsample "
-                f"reads it as (N, C, L) and scales the width alone; add one with unsqueeze(0)"
-            )
+            why = ""
+            if len(shape) == 3:
+                why = (
+                    ": without a batch axis Upsample reads it as (N, C, L) and scales the width alone; use unsqueeze(0)"
+                )
+            raise ValueError(f"the input has the shape {tuple(shape)} and must have (N, C, H, W){why}")
         if self.size and tuple(shape[2:]) != self.size:
             raise ValueError(
                 f"the input has {tuple(shape[2:])} pixels, and this module was made for input_size={self.size}, since "
@@ -375,17 +390,30 @@ class _Guard:
 def _expect(layer, kind, name):
     if not isinstance(layer, kind):
         raise TypeError(f"{name} must be a torch.nn.{kind.__name__}, not {type(layer).__name__}")
-    if type(layer).forward is not kind.forward and not issubclass(type(layer), nn.Upsample):
+    methods = ("forward", "_conv_forward", "_output_padding")
+    if "forward" in vars(layer) or any(getattr(type(layer), m, None) is not getattr(kind, m, None) for m in methods):
         raise TypeError(f"{name} is a {type(layer).__name__} with a forward of its own, which a rewrite would lose")
-    if isinstance(getattr(layer, "weight", None), nn.parameter.UninitializedParameter):
+    if isinstance(layer._parameters.get("weight"), nn.parameter.UninitializedParameter):
         raise ValueError(f"{name} is a {type(layer).__name__} without weights yet: run it on an input first")
-    hooks = [*layer._forward_pre_hooks.values(), *layer._forward_hooks.values()]
+    kept = (layer._forward_pre_hooks, layer._forward_hooks, layer._backward_pre_hooks, layer._backward_hooks)
+    hooks = [hook for hooks in kept for hook in hooks.values()]
     foreign = [hook for hook in hooks if not isinstance(hook, _Guard)]
     if foreign:
         raise ValueError(
             f"{name} has forward hooks ({type(foreign[0]).__name__}), which a rewrite would lose; remove them first "
             f"(torch.nn.utils has remove_weight_norm and remove_spectral_norm; parametrizations need no removing)"
         )
+
+
+def _plain(layer):
+    """Give a layer's settings and its weights as in eval mode; a parametrization runs once, on a copy."""
+    source = copy.deepcopy(layer).eval() if parametrize.is_parametrized(layer) else layer
+    with torch.enable_grad():  # a parametrized weight says only then whether it is trained
+        return SimpleNamespace(**{**vars(layer), "weight": source.weight, "bias": source.bias})
+
+
+def _pixels(number):
+    return f"{number} pixel" + "s" * (number != 1)
 
 
 def _ceil(numerator, denominator):
@@ -450,5 +478,5 @@ def _assembled(steps, like, guard=None):
     module = steps["conv_transpose"] if list(steps) == ["conv_transpose"] else nn.Sequential(steps)
     module.train(like.training)
     for hook in [guard] if guard else like._forward_pre_hooks.values():
-        module.register_forward_pre_hook(hook)
+        module.register_forward_pre_hook(hook, with_kwargs=True)
     return module

@@ -241,7 +241,7 @@ def draw_forms():
     drawing = Drawing(
         560,
         330,
-        "Four boxes. Nearest Upsample and Conv2d leads to ConvTranspose2d, always; back only if all phase sums agree. "
+        "Four boxes. Nearest Upsample and Conv2d leads to ConvTranspose2d, always; back only if all sums agree. "
         "ConvTranspose2d leads to zero-stuffing and Conv2d, always, and back. ConvTranspose2d leads to Conv2d and "
         "PixelShuffle, always; back if the bias is the same in all phases.",
     )
@@ -262,7 +262,7 @@ def draw_forms():
         '<path d="M0 0 L8 4 L0 8 z" fill="currentColor"/></marker></defs>'
     )
     for (x1, y1, x2, y2), dashed, words, x, y, anchor in (
-        ((250, 56, 250, 138), False, ("always: kernel k + s - 1", "(nearest)"), 240, 92, "end"),
+        ((250, 56, 250, 138), False, ("always: kernel K + s - 1", "(nearest)"), 240, 92, "end"),
         ((290, 138, 290, 56), True, ("only if, in every row and", "column, all phases sum alike"), 300, 92, "start"),
         ((215, 186, 125, 268), False, (), 0, 0, "end"),
         ((155, 268, 245, 186), False, ("always, both ways",), 130, 226, "end"),
