@@ -14,16 +14,6 @@ CASES = [(name, scale) for name in NAMES for scale in (2, 3, 4) if scale == 2 or
 PATTERNED_AT_START = {"conv_transpose_2x2", "conv_transpose_3x3", "conv_transpose_4x4", "pixel_shuffle"}
 
 
-@pytest.fixture(autouse=True)
-def seeded():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        yield
-    torch.set_num_threads(threads)
-
-
 def build(name, in_channels=3, out_channels=2, scale=2):
     return upsampling_block(name, in_channels, out_channels, scale).double()
 

@@ -6,15 +6,6 @@ from upconv.book.blocks import BLOCKS
 from upconv.book.models import Autoencoder
 
 
-@pytest.fixture(autouse=True)
-def alone():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with torch.random.fork_rng():
-        yield
-    torch.set_num_threads(threads)
-
-
 def build(upsampling="nearest_conv_3x3", seed=0, **settings):
     torch.manual_seed(seed)
     return Autoencoder(upsampling, **settings)

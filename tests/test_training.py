@@ -27,16 +27,6 @@ class Spy(nn.Module):
         return self.conv(images) * (math.nan if len(self.batches) > self.broken_from else 1)
 
 
-@pytest.fixture(autouse=True)
-def alone():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture
 def images():
     return torch.randint(256, (10, 1, 6, 4), dtype=torch.uint8)
