@@ -80,6 +80,28 @@ def test_draw_conv_shows_padding_and_one_window_for_every_output_pixel():
     assert [style["fill"] for _, _, style in bottom] == [window[0][2]["fill"] for window in windows]
 
 
+def words(drawing):
+    return [text.text for text in parse(drawing).iter(f"{SVG}text")]
+
+
+def test_draw_conv_says_what_it_shows():
+    drawing = draw_conv(8, kernel_size=3, stride=2, padding=1)
+    assert words(drawing)[-1] == "output 4"
+    assert [word for word in words(drawing) if word.startswith("window")] == [f"window {j}" for j in range(4)]
+    assert "input 8 + 2·1" in words(drawing)
+    assert drawing.alt.endswith("on 8 pixels: windows begin at -1, 1, 3, 5, so 4 pixels come out.")
+    faded = [group.get("opacity") is not None for group in parse(drawing).iter(f"{SVG}g")]
+    assert faded[:10] == [False] * 9 + [True], "the last padded pixel is read by no window"
+
+
+def test_draw_conv_transpose_and_draw_matrix_say_what_they_show():
+    drawing = draw_conv_transpose(4, kernel_size=3, stride=2, padding=1)
+    assert words(drawing)[-1] == "output 7"
+    assert [word for word in words(drawing) if word.startswith("stamp")] == [f"stamp of x{i}" for i in range(4)]
+    assert drawing.alt.endswith("on 4 pixels: 7 pixels come out, reached by 1, 2, 1, 2, 1, 2, 1 taps.")
+    assert draw_matrix(torch.tensor([[1, 0], [2, 3]])).alt.endswith("row by row: 1 0; 2 3")
+
+
 def test_draw_conv_spreads_the_taps_by_the_dilation():
     _, *windows, _ = rows(draw_conv(9, kernel_size=3, stride=3, dilation=2))
     assert [[column for column, _, _ in window] for window in windows] == [[0, 2, 4], [3, 5, 7]]
@@ -137,6 +159,10 @@ def test_image_grid_shows_every_image_and_is_transparent():
     shown = [axis.get_images()[0].get_array() for axis in figure.axes]
     assert [tuple(array.shape) for array in shown] == [(4, 5)] * 3 + [(4, 5, 3)] * 3
     torch.testing.assert_close(torch.from_numpy(shown[1].data), images[0][1, 0])
+    torch.testing.assert_close(torch.from_numpy(shown[5].data), images[1][2].permute(1, 2, 0))
+    assert all(axis.get_images()[0].get_clim() == (0, 1) for axis in figure.axes[:3])
+    assert [axis.get_title() for axis in figure.axes] == ["a", "b", "c", "", "", ""]
+    assert [axis.get_ylabel() for axis in figure.axes] == ["grey", "", "", "colour", "", ""]
     assert figure.get_facecolor()[3] == 0
     plt.close(figure)
 

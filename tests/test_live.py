@@ -13,6 +13,7 @@ def panel():
 
 def test_the_picture_follows_the_sliders(panel):
     assert panel.html == "stride 2, padding 0"
+    assert [slider.description for slider in panel.widget.children[:2]] == ["stride", "padding"]
     panel.widget.children[0].value = 4  # as a reader's hand does
     assert panel.html == "stride 4, padding 0"
     panel.set(stride=1, padding=3)

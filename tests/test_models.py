@@ -116,3 +116,12 @@ def test_wrong_image_shapes(shape):
 def test_wrong_code_shapes(shape):
     with pytest.raises(ValueError, match=r"codes must have the shape \(N, 64\), not \("):
         build().decode(torch.zeros(shape))
+
+
+def test_the_default_network_is_the_one_of_the_chapter():
+    counts = {
+        name: sum(p.numel() for p in build(name).parameters()) for name in ("conv_transpose_4x4", "nearest_conv_3x3")
+    }
+    assert counts == {"conv_transpose_4x4": 162_249, "nearest_conv_3x3": 153_737}
+    kinds = [type(layer).__name__ for layer in build().encoder]
+    assert kinds == ["ZeroPad2d", *["Conv2d", "ELU"] * 3, "Flatten", "Linear"]
