@@ -24,6 +24,7 @@ MODULES = [
 PUBLIC = [
     (module, name)
     for module in ["upconv", *MODULES]
+    if not module.rpartition(".")[2].startswith("_")
     for name in getattr(importlib.import_module(module), "__all__", [])
 ]
 

@@ -5,15 +5,26 @@ resolution and a `PixelShuffle`. Both hold at every pixel, borders included; cha
 is not exact is refused with an error that says why.
 """
 
-import copy
 from collections import OrderedDict
-from types import SimpleNamespace
 from typing import NamedTuple
 
 import torch
 from torch import nn
-from torch.nn.utils import parametrize, skip_init
 
+from upconv._layers import (
+    Guard,
+    assembled,
+    convolved,
+    crop_layer,
+    expect,
+    interpolation,
+    made,
+    nearest_repeats_evenly,
+    pad_layer,
+    plain,
+    spread,
+    working_copy,
+)
 from upconv.arithmetic import checked_setting
 
 __all__ = ["conv_transpose_to_subpixel", "upsample_conv_to_conv_transpose", "upsample_conv_to_subpixel"]
@@ -62,7 +73,7 @@ def upsample_conv_to_conv_transpose(upsample, conv, *, input_size=None):
     """
     pads, layer, crop, size = _parts(upsample, conv, input_size)
     steps = OrderedDict((f"pad{i}", pad) for i, pad in enumerate(pads))
-    return _assembled(OrderedDict(**steps, conv_transpose=layer, crop=crop), conv, _Guard(size))
+    return assembled(OrderedDict(**steps, conv_transpose=layer, crop=crop), conv, Guard(size))
 
 
 def conv_transpose_to_subpixel(layer):
@@ -99,8 +110,8 @@ def conv_transpose_to_subpixel(layer):
       (crop): ZeroPad2d((-1, -1, -1, -1))
     )
     """
-    _expect(layer, nn.ConvTranspose2d, "layer")
-    return _assembled(_subpixel(_plain(layer)), layer)
+    expect(layer, nn.ConvTranspose2d, "layer")
+    return assembled(_subpixel(plain(layer)), layer)
 
 
 def upsample_conv_to_subpixel(upsample, conv, *, input_size=None):
@@ -141,7 +152,7 @@ def upsample_conv_to_subpixel(upsample, conv, *, input_size=None):
     """
     pads, layer, crop, size = _parts(upsample, conv, input_size)
     steps = OrderedDict((f"pad{i}", pad) for i, pad in enumerate(pads))
-    return _assembled(OrderedDict(**steps, **_subpixel(layer), trim=crop), conv, _Guard(size))
+    return assembled(OrderedDict(**steps, **_subpixel(layer), trim=crop), conv, Guard(size))
 
 
 # Upsample + Conv2d as pad, ConvTranspose2d, crop
@@ -159,9 +170,9 @@ class _Axis(NamedTuple):
 
 
 def _parts(upsample, conv, input_size):
-    _expect(upsample, nn.Upsample, "upsample")
-    _expect(conv, nn.Conv2d, "conv")
-    conv = _plain(conv)
+    expect(upsample, nn.Upsample, "upsample")
+    expect(conv, nn.Conv2d, "conv")
+    conv = plain(conv)
     if conv.stride != (1, 1):
         raise ValueError(
             f"conv has stride={conv.stride}: this rewrite covers a convolution with stride 1 only; leave this pair as "
@@ -169,10 +180,10 @@ def _parts(upsample, conv, input_size):
         )
     scale, size = _scale(upsample, input_size)
     height, width = (_axis(upsample.mode, conv, scale[axis], axis) for axis in range(2))
-    kernel = _spread(_working_copy(conv.weight), conv.dilation).flip(2, 3)
-    kernel = _convolved(_convolved(kernel, 2, height.taps), 3, width.taps)
+    kernel = spread(working_copy(conv.weight), conv.dilation).flip(2, 3)
+    kernel = convolved(convolved(kernel, 2, height.taps), 3, width.taps)
     kernel = kernel.unflatten(0, (conv.groups, -1)).transpose(1, 2).flatten(0, 1)  # (in, out / groups, kh, kw)
-    layer = _made(
+    layer = made(
         nn.ConvTranspose2d,
         kernel,
         None if conv.bias is None else conv.bias.detach(),
@@ -182,10 +193,10 @@ def _parts(upsample, conv, input_size):
         output_padding=(height.output_padding, width.output_padding),
     )
     if height.extension is width.extension:
-        pads = [_pad(height.extension, height.pad, width.pad)]
+        pads = [pad_layer(height.extension, height.pad, width.pad)]
     else:
-        pads = [_pad(height.extension, height.pad, (0, 0)), _pad(width.extension, (0, 0), width.pad)]
-    return [pad for pad in pads if pad], layer, _crop(height.crop, width.crop), size
+        pads = [pad_layer(height.extension, height.pad, (0, 0)), pad_layer(width.extension, (0, 0), width.pad)]
+    return [pad for pad in pads if pad], layer, crop_layer(height.crop, width.crop), size
 
 
 def _axis(mode, conv, scale, axis):
@@ -194,7 +205,7 @@ def _axis(mode, conv, scale, axis):
         before, after = reach // 2, reach - reach // 2
     else:
         before = after = 0 if conv.padding == "valid" else conv.padding[axis]
-    taps, offset, radius = _interpolation(mode, scale)
+    taps, offset, radius = interpolation(mode, scale)
     extension = _extension(mode, conv.padding_mode, max(before, after), scale, ("height", "width")[axis])
     if extension is nn.ZeroPad2d:  # needed only where the convolution looks at nothing but its own zeros
         pad = tuple(_ceil(max(0, p - reach), scale) for p in (before, after))
@@ -246,37 +257,13 @@ def _scale(upsample, input_size):
         )
     scale = tuple(int(factor) for factor in factors)
     for factor in scale:
-        if upsample.mode.startswith("nearest") and not _nearest_repeats_evenly(upsample.mode, factor):
+        if upsample.mode.startswith("nearest") and not nearest_repeats_evenly(upsample.mode, factor):
             raise ValueError(
                 f'upsample with mode="{upsample.mode}" and a scale of {factor} does not repeat every pixel {factor} '
                 f"times: PyTorch rounds 1/{factor} to float32 and reads a wrong pixel at some places; use "
                 + ('mode="nearest-exact"' if upsample.mode == "nearest" else "a smaller scale")
             )
     return scale, size
-
-
-def _nearest_repeats_evenly(mode, scale):
-    """PyTorch's own index computation, in float32, for the first 64 input pixels."""
-    position = torch.arange(64 * scale, device="cpu")
-    shift = 0.5 if mode == "nearest-exact" else 0.0
-    index = ((position.float() + shift) * torch.tensor(1 / scale, dtype=torch.float32, device="cpu")).floor()
-    return torch.equal(index.long(), position // scale)
-
-
-def _interpolation(mode, scale):
-    """Taps of the interpolation, the position of pixel 0's first copy in them, and how far it looks beyond a pixel."""
-    if mode.startswith("nearest") or scale == 1:
-        return torch.ones(scale, dtype=torch.float64, device="cpu"), 0, 0
-    if mode == "bilinear":
-        length, offset, radius = 2 * scale - scale % 2, scale // 2, 1
-    else:
-        length, offset, radius = 4 * scale - scale % 2, scale + scale // 2, 2
-    distance = ((torch.arange(length, dtype=torch.float64, device="cpu") - offset + 0.5) / scale - 0.5).abs()
-    if mode == "bilinear":
-        return 1 - distance, offset, radius
-    near = (1.25 * distance - 2.25) * distance**2 + 1  # cubic convolution with a = -0.75, as in PyTorch
-    far = -0.75 * (((distance - 5) * distance + 8) * distance - 4)
-    return torch.where(distance <= 1, near, far), offset, radius
 
 
 def _extension(mode, padding_mode, padding, scale, name):
@@ -319,13 +306,13 @@ def _subpixel(layer):
         pads.append((reach // stride - padding // stride, last // stride))
         crops.append((padding % stride, stride - 1 - last % stride))
     (height, width), (sh, sw) = taps, layer.stride
-    kernel = _spread(_working_copy(layer.weight), layer.dilation)  # (in, out / groups, Kh, Kw)
+    kernel = spread(working_copy(layer.weight), layer.dilation)  # (in, out / groups, Kh, Kw)
     missing = (0, width * sw - kernel.shape[3], 0, height * sh - kernel.shape[2])
     kernel = nn.functional.pad(kernel, missing).unflatten(3, (width, sw)).unflatten(2, (height, sh))
     kernel = kernel.flip(2, 4).unflatten(0, (layer.groups, -1))  # (groups, in / groups, out / groups, Th, sh, Tw, sw)
     kernel = kernel.permute(0, 2, 4, 6, 1, 3, 5).flatten(0, 3)  # (out * sh * sw, in / groups, Th, Tw)
     even = all(before == after >= 0 for before, after in pads)
-    conv = _made(
+    conv = made(
         nn.Conv2d,
         kernel,
         None if layer.bias is None else layer.bias.detach().repeat_interleave(sh * sw),
@@ -334,11 +321,11 @@ def _subpixel(layer):
     )
     grown, cut = ([] if even else [_sided(pads, sign) for sign in (1, -1)]) or (None, None)
     return OrderedDict(
-        pad=grown and _pad(nn.ZeroPad2d, *grown),
-        cut=cut and _crop(*cut),
+        pad=grown and pad_layer(nn.ZeroPad2d, *grown),
+        cut=cut and crop_layer(*cut),
         conv=conv,
         shuffle=None if sh == sw == 1 else nn.PixelShuffle(sh) if sh == sw else _PixelShuffle(sh, sw),
-        crop=_crop(*crops),
+        crop=crop_layer(*crops),
     )
 
 
@@ -362,121 +349,9 @@ class _PixelShuffle(nn.Module):
         return f"height_factor={self.factors[0]}, width_factor={self.factors[1]}"
 
 
-# Building
-
-
-class _Guard:
-    """A forward pre-hook: refuses inputs that the original pair would treat otherwise."""
-
-    def __init__(self, size):
-        self.size = size
-
-    def __call__(self, module, inputs, named):
-        shape = (*inputs, *named.values())[0].shape
-        if len(shape) != 4:
-            why = ""
-            if len(shape) == 3:
-                why = (
-                    ": without a batch axis Upsample reads it as (N, C, L) and scales the width alone; use unsqueeze(0)"
-                )
-            raise ValueError(f"the input has the shape {tuple(shape)} and must have (N, C, H, W){why}")
-        if self.size and tuple(shape[2:]) != self.size:
-            raise ValueError(
-                f"the input has {tuple(shape[2:])} pixels, and this module was made for input_size={self.size}, since "
-                f"its Upsample was given a size instead of a scale_factor"
-            )
-
-
-def _expect(layer, kind, name):
-    if not isinstance(layer, kind):
-        raise TypeError(f"{name} must be a torch.nn.{kind.__name__}, not {type(layer).__name__}")
-    methods = ("forward", "_conv_forward", "_output_padding")
-    if "forward" in vars(layer) or any(getattr(type(layer), m, None) is not getattr(kind, m, None) for m in methods):
-        raise TypeError(f"{name} is a {type(layer).__name__} with a forward of its own, which a rewrite would lose")
-    if isinstance(layer._parameters.get("weight"), nn.parameter.UninitializedParameter):
-        raise ValueError(f"{name} is a {type(layer).__name__} without weights yet: run it on an input first")
-    kept = (layer._forward_pre_hooks, layer._forward_hooks, layer._backward_pre_hooks, layer._backward_hooks)
-    hooks = [hook for hooks in kept for hook in hooks.values()]
-    foreign = [hook for hook in hooks if not isinstance(hook, _Guard)]
-    if foreign:
-        raise ValueError(
-            f"{name} has forward hooks ({type(foreign[0]).__name__}), which a rewrite would lose; remove them first "
-            f"(torch.nn.utils has remove_weight_norm and remove_spectral_norm; parametrizations need no removing)"
-        )
-
-
-def _plain(layer):
-    """Give a layer's settings and its weights as in eval mode; a parametrization runs once, on a copy."""
-    source = copy.deepcopy(layer).eval() if parametrize.is_parametrized(layer) else layer
-    with torch.enable_grad():  # a parametrized weight says only then whether it is trained
-        return SimpleNamespace(**{**vars(layer), "weight": source.weight, "bias": source.bias})
-
-
 def _pixels(number):
     return f"{number} pixel" + "s" * (number != 1)
 
 
 def _ceil(numerator, denominator):
     return -(-numerator // denominator)
-
-
-def _working_copy(weight):
-    return weight.detach().to(torch.promote_types(weight.dtype, torch.float64))
-
-
-def _spread(kernel, dilation):
-    """Insert dilation - 1 zeros between the taps."""
-    kh, kw = ((size - 1) * d + 1 for size, d in zip(kernel.shape[2:], dilation, strict=True))
-    spread = kernel.new_zeros(*kernel.shape[:2], kh, kw)
-    spread[:, :, :: dilation[0], :: dilation[1]] = kernel
-    return spread
-
-
-def _convolved(kernel, dim, taps):
-    shape = list(kernel.shape)
-    size = shape[dim]
-    shape[dim] = size + len(taps) - 1
-    result = kernel.new_zeros(shape)
-    for position, tap in enumerate(taps.tolist()):
-        result.narrow(dim, position, size).add_(kernel, alpha=tap)
-    return result
-
-
-def _made(kind, weight, bias, like, **settings):
-    """Make a layer with these values and the dtype, device and flags of another, drawing no random numbers."""
-    layer = skip_init(
-        kind,
-        like.in_channels,
-        like.groups * weight.shape[1] if kind is nn.ConvTranspose2d else weight.shape[0],
-        tuple(weight.shape[2:]),
-        groups=like.groups,
-        bias=bias is not None,
-        device=like.weight.device,
-        dtype=like.weight.dtype,
-        **settings,
-    )
-    with torch.no_grad():
-        layer.weight.copy_(weight)
-        layer.weight.requires_grad_(like.weight.requires_grad)
-        if bias is not None:
-            layer.bias.copy_(bias)
-            layer.bias.requires_grad_(like.bias.requires_grad)
-    return layer
-
-
-def _pad(kind, height, width):
-    return kind((*width, *height)) if any((*width, *height)) else None
-
-
-def _crop(height, width):
-    """Make a layer that removes pixels from each side."""
-    return _pad(nn.ZeroPad2d, *(tuple(-side for side in axis) for axis in (height, width)))
-
-
-def _assembled(steps, like, guard=None):
-    steps = OrderedDict((name, step) for name, step in steps.items() if step is not None)
-    module = steps["conv_transpose"] if list(steps) == ["conv_transpose"] else nn.Sequential(steps)
-    module.train(like.training)
-    for hook in [guard] if guard else like._forward_pre_hooks.values():
-        module.register_forward_pre_hook(hook, with_kwargs=True)
-    return module
