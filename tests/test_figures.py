@@ -12,9 +12,11 @@ from upconv.book.figures import (
     Drawing,
     draw_conv,
     draw_conv_transpose,
+    draw_families,
     draw_forms,
     draw_matrix,
     draw_phases,
+    draw_summed_weights,
     image_grid,
     use_book_style,
 )
@@ -52,6 +54,9 @@ def rows(drawing):
         draw_matrix(torch.eye(2)),
         draw_phases(4, 2, 1),
         draw_forms(),
+        draw_families(3, 2),
+        draw_summed_weights(2, 2, (0, 1)),
+        draw_summed_weights(3, 3),
     ],
 )
 def test_a_drawing_is_well_formed_inside_its_frame_and_described(drawing):
@@ -150,6 +155,40 @@ def test_draw_forms_names_the_four_forms():
     ):
         assert name in words
     assert len(list(parse(draw_forms()).iter(f"{SVG}line"))) == 6
+
+
+@pytest.mark.parametrize("kernel_size, scale, padding", [(2, 2, 0), (2, 2, 1), (3, 2, 1), (3, 3, 0), (4, 3, 2)])
+def test_draw_summed_weights_gives_two_weights_one_colour_if_they_see_one_pixel(kernel_size, scale, padding):
+    drawing = draw_summed_weights(kernel_size, scale, (padding,))
+    found = cells(drawing)
+    image = torch.arange(1.0, 50).reshape(1, 1, 7, 7)
+    upsampled = torch.nn.functional.interpolate(image, scale_factor=scale)
+    size = kernel_size**2
+    assert len(found) == scale**2 * size
+    sees = []
+    for phase in range(scale**2):
+        row, column = (3 * scale + step - padding for step in divmod(phase, scale))
+        window = upsampled[0, 0, row : row + kernel_size, column : column + kernel_size].flatten().tolist()
+        styles = [(style["fill"], text) for _, _, text, style in found[phase * size : (phase + 1) * size]]
+        assert [text for _, text in styles] == [f"w{y}{x}" for y in range(kernel_size) for x in range(kernel_size)]
+        pairs = {(pixel, colour) for pixel, (colour, _) in zip(window, styles, strict=True)}
+        assert len(pairs) == len({pixel for pixel, _ in pairs}) == len({colour for _, colour in pairs})
+        sees.append(len(set(window)))
+    assert f"With padding {padding} the phases see {', '.join(map(str, sees))} pixels." in drawing.alt
+    assert [word for word in words(drawing) if "pixel" in word] == [f"{n} pixel" + "s" * (n > 1) for n in sees]
+
+
+def test_draw_summed_weights_shows_the_forums_phase():
+    assert "With padding 0 the phases see 1, 2, 2, 4 pixels. With padding 1 the phases see 4, 2, 2, 1" in (
+        draw_summed_weights(2, 2, (0, 1)).alt
+    )
+
+
+@pytest.mark.parametrize("kernel_size, scale, sizes", [(3, 2, (6, 5, 3)), (3, 3, (7, 5, 3)), (2, 4, (9, 6, 2))])
+def test_draw_families_names_sizes_and_dimensions(kernel_size, scale, sizes):
+    drawing = draw_families(kernel_size, scale)
+    names = ["ConvTranspose2d", "nearest + Conv2d", "bilinear + Conv2d"]
+    assert words(drawing) == [f"{n} {k}x{k}: {k * k} dimensions" for n, k in zip(names, sizes, strict=True)]
 
 
 def test_image_grid_shows_every_image_and_is_transparent():

@@ -13,6 +13,7 @@ from upconv.arithmetic import (
     solve_conv_transpose,
 )
 from upconv.phases import phase_gains
+from upconv.projection import conv_transpose_to_upsample_conv, is_upsample_conv
 from upconv.rewrites import conv_transpose_to_subpixel, upsample_conv_to_conv_transpose, upsample_conv_to_subpixel
 
 __all__ = [
@@ -21,6 +22,8 @@ __all__ = [
     "conv_output_size",
     "conv_transpose_output_size",
     "conv_transpose_to_subpixel",
+    "conv_transpose_to_upsample_conv",
+    "is_upsample_conv",
     "output_padding_for",
     "overlap_counts",
     "phase_gains",

@@ -20,6 +20,7 @@ __all__ = [
     "pad_layer",
     "plain",
     "spread",
+    "swapped_channels",
     "working_copy",
 ]
 
@@ -94,6 +95,11 @@ def convolved(kernel, dim, taps):
     for position, tap in enumerate(taps.tolist()):
         result.narrow(dim, position, size).add_(kernel, alpha=tap)
     return result
+
+
+def swapped_channels(kernel, groups):
+    """Turn Conv2d's layout (out, in / groups, kh, kw) into ConvTranspose2d's (in, out / groups, kh, kw), or back."""
+    return kernel.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1)
 
 
 def made(kind, weight, bias, like, **settings):

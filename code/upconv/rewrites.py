@@ -23,6 +23,7 @@ from upconv._layers import (
     pad_layer,
     plain,
     spread,
+    swapped_channels,
     working_copy,
 )
 from upconv.arithmetic import checked_setting
@@ -182,7 +183,7 @@ def _parts(upsample, conv, input_size):
     height, width = (_axis(upsample.mode, conv, scale[axis], axis) for axis in range(2))
     kernel = spread(working_copy(conv.weight), conv.dilation).flip(2, 3)
     kernel = convolved(convolved(kernel, 2, height.taps), 3, width.taps)
-    kernel = kernel.unflatten(0, (conv.groups, -1)).transpose(1, 2).flatten(0, 1)  # (in, out / groups, kh, kw)
+    kernel = swapped_channels(kernel, conv.groups)  # (in, out / groups, kh, kw)
     layer = made(
         nn.ConvTranspose2d,
         kernel,

@@ -15,9 +15,11 @@ __all__ = [
     "Drawing",
     "draw_conv",
     "draw_conv_transpose",
+    "draw_families",
     "draw_forms",
     "draw_matrix",
     "draw_phases",
+    "draw_summed_weights",
     "image_grid",
     "use_book_style",
 ]
@@ -228,6 +230,86 @@ def draw_phases(kernel_size, stride, padding=0):
                 row, column = (y + shift) % stride, (x + shift) % stride
                 colour = colours[row * stride + column]
                 drawing.square((left + x) * CELL, 22 + y * CELL, f"{row}{column}", fill=colour, opacity=0.45)
+    return drawing
+
+
+def draw_summed_weights(kernel_size, scale, paddings=(0,)):
+    """Draw which weights of a convolution fall on the same pixel of the image before nearest upsampling.
+
+    A row for every padding, a window for every phase of the output. Weights of one colour see one pixel and add up.
+
+    Parameters
+    ----------
+    kernel_size, scale : int
+        Of the convolution and the upsampling.
+    paddings : tuple of int
+        Of the convolution.
+
+    Returns
+    -------
+    Drawing
+    """
+    taps = [(y, x) for y in range(kernel_size) for x in range(kernel_size)]
+    phases = [(row, column) for row in range(scale) for column in range(scale)]
+    pixels = {
+        (padding, row, column): [((row - padding + y) // scale, (column - padding + x) // scale) for y, x in taps]
+        for padding in paddings
+        for row, column in phases
+    }
+    counts = {window: len(set(seen)) for window, seen in pixels.items()}
+    sentences = [
+        f"With padding {padding} the phases see {', '.join(str(counts[padding, *phase]) for phase in phases)} pixels."
+        for padding in paddings
+    ]
+    step, height = max(kernel_size * CELL, 52) + 28, kernel_size * CELL + 58
+    drawing = Drawing(
+        80 + len(phases) * step,
+        len(paddings) * height,
+        f"The {kernel_size} by {kernel_size} weights in each phase of the output, phases in reading order, coloured by "
+        f"the pixel that they fall on. {' '.join(sentences)}",
+    )
+    for index, padding in enumerate(paddings):
+        top = index * height
+        drawing.text(0, top + 24 + kernel_size * CELL / 2 + 4.5, f"padding {padding}", anchor="start")
+        for position, phase in enumerate(phases):
+            window, left = (padding, *phase), 80 + position * step
+            middle, count = left + kernel_size * CELL / 2, counts[window]
+            drawing.text(middle, top + 16, f"phase {phase[0]}{phase[1]}")
+            drawing.text(middle, top + height - 16, f"{count} pixel" + "s" * (count > 1))
+            order = list(dict.fromkeys(pixels[window]))
+            for (y, x), pixel in zip(taps, pixels[window], strict=True):
+                colour = (*STAMPS, SKY, GREY)[order.index(pixel) % 6]
+                drawing.square(left + x * CELL, top + 24 + y * CELL, f"w{y}{x}", fill=colour, opacity=0.45)
+    return drawing
+
+
+def draw_families(kernel_size, scale):
+    """Draw how the kernels of bilinear pairs, nearest pairs and transposed convolutions lie inside each other.
+
+    Parameters
+    ----------
+    kernel_size, scale : int
+        Of the convolution after bilinear upsampling, and of the upsampling.
+
+    Returns
+    -------
+    Drawing
+    """
+    nearest = kernel_size + scale - scale % 2
+    families = [
+        ("ConvTranspose2d", nearest + scale - 1, ORANGE),
+        ("nearest + Conv2d", nearest, BLUE),
+        ("bilinear + Conv2d", kernel_size, GREEN),
+    ]
+    names = [f"{name} {size}x{size}: {size * size} dimensions" for name, size, _ in families]
+    drawing = Drawing(430, 190, f"Three nested boxes, at scale {scale}. Outer to inner: " + "; ".join(names) + ".")
+    for level, (name, (_, _, colour)) in enumerate(zip(names, families, strict=True)):
+        x, y = 4 + level * 40, 4 + level * 46
+        drawing.parts.append(
+            f'<rect x="{x}" y="{y}" width="{422 - level * 80}" height="{182 - level * 62}" rx="10" fill="{colour}" '
+            f'fill-opacity="0.3" stroke="currentColor" stroke-opacity="0.6"/>'
+        )
+        drawing.text(215, y + 28, name)
     return drawing
 
 

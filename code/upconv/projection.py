@@ -1,0 +1,373 @@
+"""From `ConvTranspose2d` back to `Upsample` + `Conv2d`: exact for some kernels, least squares for the rest.
+
+Nearest `Upsample` + `Conv2d` is always a `ConvTranspose2d`; the converse holds for the kernels that chapter 05 of the
+book characterises. `is_upsample_conv` decides. `conv_transpose_to_upsample_conv` is the only call of this package that
+may approximate, and it always returns by how much.
+"""
+
+import copy
+import itertools
+import math
+from collections import OrderedDict
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from upconv._layers import (
+    Guard,
+    assembled,
+    crop_layer,
+    expect,
+    interpolation,
+    made,
+    nearest_repeats_evenly,
+    pad_layer,
+    plain,
+    spread,
+    swapped_channels,
+    working_copy,
+)
+from upconv.arithmetic import checked_setting
+
+__all__ = ["conv_transpose_to_upsample_conv", "is_upsample_conv"]
+
+MODES = ("nearest", "nearest-exact", "bilinear", "bicubic")
+EXACT = 1e-12  # relative residual below which a float64 kernel counts as reached
+ELEMENTS = 2**24  # of the matrix of windows, at a time
+
+
+def is_upsample_conv(layer, tolerance=1e-6):
+    """Tell whether a transposed convolution is nearest-neighbour `Upsample` + `Conv2d` in disguise.
+
+    It is if, and only if, in every row and in every column of its kernel all phases have the same sum.
+
+    Parameters
+    ----------
+    layer : torch.nn.ConvTranspose2d
+        With any setting; each axis is judged by its own stride, and a dilated kernel with its gaps filled by zeros.
+    tolerance : float
+        How far two phase sums may differ, relative to the largest entry of the kernel; at least 0. The default allows
+        for float32 rounding; float16 and bfloat16 weights need about 1e-2.
+
+    Returns
+    -------
+    bool
+        True at stride 1, where there is nothing to upsample. Only the kernel is looked at, for all channels and groups:
+        whatever the padding, output_padding and bias, the pair can have them too, with a pad or a crop where needed.
+
+    Raises
+    ------
+    TypeError
+        If `layer` is no ConvTranspose2d (a 1-D or 3-D one is none).
+    ValueError
+        If the weight is not finite, or `tolerance` is negative.
+
+    Notes
+    -----
+    The theorem is chapter 05's. The sums of whole phases over both axes, `upconv.phase_gains`, being equal is weaker.
+
+    Examples
+    --------
+    >>> layer = nn.ConvTranspose2d(1, 1, kernel_size=2, stride=2, bias=False)
+    >>> _ = nn.init.ones_(layer.weight)
+    >>> is_upsample_conv(layer)
+    True
+    >>> with torch.no_grad():
+    ...     layer.weight[0, 0, 1, 1] = 2
+    >>> is_upsample_conv(layer)
+    False
+    """
+    expect(layer, nn.ConvTranspose2d, "layer")
+    if not tolerance >= 0:
+        raise ValueError(f"tolerance={tolerance!r} must be a number of at least 0")
+    kernel = _kernel(plain(layer))
+    allowed = tolerance * kernel.abs().max()
+    for dim, stride in zip((2, 3), layer.stride, strict=True):
+        lines = kernel.movedim(dim, 0)
+        sums = torch.stack([lines[phase::stride].sum(0) for phase in range(stride)])  # of every row, or column
+        if (sums.amax(0) - sums.amin(0)).max() > allowed:
+            return False
+    return True
+
+
+def conv_transpose_to_upsample_conv(layer, kernel_size=None, mode="nearest", inputs=None, targets=None):
+    """Write a `torch.nn.ConvTranspose2d` as `Upsample` + `Conv2d`, as nearly as can be, and say how nearly.
+
+    Parameters
+    ----------
+    layer : torch.nn.ConvTranspose2d
+        With any setting.
+    kernel_size : int or (int, int), optional
+        Of the new convolution, which has dilation 1. By default K - stride + 1, at least 1, where K is what the layer's
+        kernel spans, dilation included: with "nearest" the size whose pairs have kernels of just the layer's size.
+    mode : str
+        Of the Upsample: "nearest", "nearest-exact", "bilinear" or "bicubic" (align_corners=False).
+    inputs : torch.Tensor, shape (N, in_channels, H, W), optional
+        Without them the kernel is projected: of all pairs, the one whose kernel as a transposed convolution has the
+        least distance from the layer's. With them the outputs on these inputs are fitted instead, the bias too if the
+        layer has one.
+    targets : torch.Tensor, shape (N, out_channels, H_out, W_out), optional
+        What the pair should make of the inputs; by default what the layer makes of them.
+
+    Returns
+    -------
+    module : torch.nn.Sequential
+        `Upsample` and `Conv2d`, then a crop where the sizes need one; before bilinear and bicubic upsampling a pad of
+        zeros, so that the border obeys the layer's own rule. It gives the layer's output sizes, has parameters of its
+        own with the dtype, device and requires_grad of the layer's, and its train/eval flag. It refuses inputs without
+        a batch axis.
+    relative_residual : float
+        Norm of the difference over norm of the original (not squared): of the two kernels, without `inputs`; of the
+        outputs and the targets, with them. It is that of the module as returned, its weights rounded to their dtype.
+        0 if both norms are 0.
+
+    Raises
+    ------
+    TypeError
+        If `layer` is no ConvTranspose2d, or `inputs` or `targets` no tensor.
+    ValueError
+        If an argument is out of its range or not finite, the shapes do not fit, or there are targets without inputs.
+
+    Notes
+    -----
+    If `is_upsample_conv(layer, tolerance=0)`, the default kernel size gives the layer itself: a residual of rounding
+    alone, below 1e-12 in float64 and about 1e-7 in float32. For random kernels the expected square of the residual is
+    1 - (m / (m + s - 1))**2 for a kernel size m and a stride s: 0.4375 for 4 x 4 with stride 2 (chapter 05).
+
+    Where several positions of the new kernel relative to the old one are possible, the one with the least residual of
+    the kernels is taken, then the most central. The fit solves least squares in float64, leaving out singular values
+    below 1e-12 of the largest (or below the rounding of the inputs' dtype): what the inputs do not determine stays at
+    the projection. It holds the windows of one image at a time in memory.
+
+    Examples
+    --------
+    >>> layer = nn.ConvTranspose2d(8, 4, kernel_size=4, stride=2, padding=1)
+    >>> module, residual = conv_transpose_to_upsample_conv(layer)
+    >>> module
+    Sequential(
+      (upsample): Upsample(scale_factor=2.0, mode='nearest')
+      (conv): Conv2d(8, 4, kernel_size=(3, 3), stride=(1, 1), padding=(1, 1))
+    )
+    >>> 0.5 < residual < 0.8
+    True
+    """
+    expect(layer, nn.ConvTranspose2d, "layer")
+    settings = plain(layer)
+    kernel = _kernel(settings)
+    size = _kernel_size(kernel, settings.stride) if kernel_size is None else checked_setting("kernel_size", kernel_size)
+    size = size if isinstance(size, tuple) else (size, size)
+    _check_mode(mode, settings.stride)
+    with torch.no_grad():
+        height, width, taps = _projected(kernel, *(_places(settings, size[axis], mode, axis) for axis in range(2)))
+        module = _pair(layer, settings, mode, height, width, taps)
+        if inputs is None and targets is None:
+            return module, _kernel_residual(kernel, height, width, _as_taps(module.conv))
+        x, wanted = _data(settings, inputs, targets)
+        if targets is not None or _kernel_residual(kernel, height, width, taps) > EXACT:
+            rounding = torch.finfo(inputs.dtype).eps if inputs.is_floating_point() else 0
+            _fit(module, settings, taps, x, wanted, max(EXACT, rounding))
+        return module, _output_residual(module, x, wanted)
+
+
+class _Axis(NamedTuple):
+    """One axis: how a new kernel and the old one lie on one canvas, and what pads make the outputs agree."""
+
+    basis: torch.Tensor  # (canvas, new kernel size): what each tap of the new kernel stamps
+    start: int  # where the old kernel begins on the canvas
+    extension: int  # zeros on each side of the input, before the upsampling
+    padding: tuple[int, int]  # of the new convolution, before and after; negative numbers crop
+
+
+def _kernel(settings):
+    """Check and give the kernel, its gaps filled by zeros: (in, out / groups, Kh, Kw) in float64."""
+    if settings.weight.is_complex():
+        raise ValueError("layer has complex weights, which Upsample does not take")
+    kernel = spread(working_copy(settings.weight), settings.dilation)
+    if not kernel.isfinite().all():
+        raise ValueError("layer has weights that are infinite or not a number")
+    return kernel
+
+
+def _kernel_size(kernel, stride):
+    return tuple(max(1, extent - s + 1) for extent, s in zip(kernel.shape[2:], stride, strict=True))
+
+
+def _check_mode(mode, stride):
+    if mode not in MODES:
+        raise ValueError(f"mode={mode!r} must be one of {', '.join(MODES)}")
+    for s in stride:
+        if mode.startswith("nearest") and not nearest_repeats_evenly(mode, s):
+            better = 'use mode="nearest-exact"' if mode == "nearest" else "no pair equals such a layer"
+            raise ValueError(
+                f'stride={s}: Upsample with mode="{mode}" does not repeat every pixel {s} times, since PyTorch rounds '
+                f"1/{s} to float32; {better}"
+            )
+
+
+def _places(settings, size, mode, axis):
+    """List the positions of the new kernel in which it covers the old one or lies inside it, the most central first."""
+    stride, padding = settings.stride[axis], settings.padding[axis]
+    extent = settings.dilation[axis] * (settings.kernel_size[axis] - 1) + 1
+    stamp, offset, radius = interpolation(mode, stride)
+    span = size + len(stamp) - 1
+    spare = extent - span
+    places = []
+    for shift in sorted(range(min(0, spare), max(0, spare) + 1), key=lambda shift: abs(2 * shift - spare)):
+        basis = torch.zeros(max(extent, span), size, dtype=torch.float64)
+        for tap in range(size):
+            begin = max(0, shift) + tap
+            basis[begin : begin + len(stamp), tap] = stamp
+        before = size - 1 - padding + shift + offset - radius * stride
+        after = extent - stride - padding + settings.output_padding[axis] - shift - offset - radius * stride
+        places.append(_Axis(basis.to(settings.weight.device), max(0, -shift), radius, (before, after)))
+    return places
+
+
+def _projected(kernel, heights, widths):
+    """Choose the position with the least residual; give it and the taps, of shape (in, out / groups, mh, mw)."""
+    best, most = None, -1.0
+    for height, width in itertools.product(heights, widths):
+        taps = torch.linalg.pinv(height.basis) @ _placed(kernel, height, width) @ torch.linalg.pinv(width.basis).T
+        reached = _stamped(taps, height, width).square().sum().item()
+        if reached > most * (1 + 1e-9):  # equal but for rounding: keep the more central one
+            best, most = (height, width, taps), reached
+    return best
+
+
+def _placed(kernel, height, width):
+    """Put the old kernel on the canvas."""
+    pads = []
+    for axis, extent in ((width, kernel.shape[3]), (height, kernel.shape[2])):
+        pads += [axis.start, len(axis.basis) - axis.start - extent]
+    return F.pad(kernel, pads)
+
+
+def _stamped(taps, height, width):
+    """Give the kernel that the pair has as a transposed convolution, on the canvas."""
+    return height.basis @ taps @ width.basis.T
+
+
+def _as_weight(taps, groups):
+    return swapped_channels(taps.flip(2, 3), groups)  # (out, in / groups, mh, mw)
+
+
+def _as_taps(conv):
+    return swapped_channels(working_copy(conv.weight), conv.groups).flip(2, 3)
+
+
+def _pair(layer, settings, mode, height, width, taps):
+    padding = tuple(max(0, *axis.padding) for axis in (height, width))
+    crops = [tuple(most - side for side in axis.padding) for most, axis in zip(padding, (height, width), strict=True)]
+    sh, sw = settings.stride
+    return assembled(
+        OrderedDict(
+            pad=pad_layer(nn.ZeroPad2d, (height.extension,) * 2, (width.extension,) * 2),
+            upsample=nn.Upsample(scale_factor=sh if sh == sw else (sh, sw), mode=mode),
+            conv=made(nn.Conv2d, _as_weight(taps, settings.groups), settings.bias, settings, padding=padding),
+            crop=crop_layer(*crops),
+        ),
+        layer,
+        Guard(None),
+    )
+
+
+def _kernel_residual(kernel, height, width, taps):
+    placed = _placed(kernel, height, width)
+    return _ratio((placed - _stamped(taps, height, width)).norm().item(), placed.norm().item())
+
+
+def _ratio(difference, norm):
+    if norm == 0:
+        return 0.0 if difference == 0 else math.inf
+    return difference / norm
+
+
+# Fitting the outputs
+
+
+def _data(settings, inputs, targets):
+    """Check and give inputs and targets in float64; where there are no targets, what the layer makes of the inputs."""
+    if inputs is None:
+        raise ValueError("targets were given without inputs; give the inputs that they belong to")
+    for name, value in (("inputs", inputs), ("targets", targets)):
+        if name == "targets" and value is None:
+            continue
+        if not isinstance(value, torch.Tensor):
+            raise TypeError(f"{name} must be a torch.Tensor of shape (N, C, H, W), not {type(value).__name__}")
+        if value.is_complex() or not value.isfinite().all():
+            raise ValueError(f"{name} must be real and finite")
+    if inputs.dim() != 4 or inputs.shape[1] != settings.in_channels or 0 in inputs.shape:
+        raise ValueError(f"inputs must have the shape (N, {settings.in_channels}, H, W), not {tuple(inputs.shape)}")
+    inputs = working_copy(inputs)
+    outputs = F.conv_transpose2d(
+        inputs,
+        working_copy(settings.weight),
+        None if settings.bias is None else working_copy(settings.bias),
+        settings.stride,
+        settings.padding,
+        settings.output_padding,
+        settings.groups,
+        settings.dilation,
+    )
+    if targets is None:
+        return inputs, outputs
+    if targets.shape != outputs.shape:
+        raise ValueError(
+            f"targets must have the shape {tuple(outputs.shape)} of the layer's outputs, not {tuple(targets.shape)}"
+        )
+    return inputs, working_copy(targets)
+
+
+def _fit(module, settings, taps, inputs, targets, rounding):
+    """Add to the projected kernel what least squares on the data adds, and store the sum in the module's conv."""
+    conv, groups = module.conv, settings.groups
+    weight = _as_weight(taps, groups).flatten(1)  # (out, in / groups * mh * mw)
+    bias = None if settings.bias is None else working_copy(settings.bias)
+    triangles = [None] * groups
+    per_image = targets[0, 0].numel() * conv.in_channels * conv.kernel_size[0] * conv.kernel_size[1]
+    batch = max(1, ELEMENTS // per_image)
+    for images, wanted in zip(inputs.split(batch), targets.split(batch), strict=True):
+        columns = _windows(module, images).chunk(groups, dim=1)  # each (rows, in / groups * mh * mw)
+        values = wanted.movedim(1, -1).flatten(0, 2).chunk(groups, dim=1)  # each (rows, out / groups)
+        for group in range(groups):
+            missing = values[group] - columns[group] @ weight.chunk(groups)[group].T
+            rows = [columns[group], missing]
+            if bias is not None:
+                missing -= bias.chunk(groups)[group]
+                rows.insert(1, torch.ones_like(missing[:, :1]))
+            triangles[group] = _reduced(triangles[group], torch.cat(rows, dim=1))
+    unknowns = weight.shape[1] + (bias is not None)
+    added = torch.cat([_solution(rows, unknowns, rounding) for rows in triangles])  # (out, unknowns)
+    conv.weight.copy_((weight + added[:, : weight.shape[1]]).view_as(conv.weight))
+    if bias is not None:
+        conv.bias.copy_(bias + added[:, -1])
+
+
+def _reduced(triangle, rows):
+    """Replace all rows so far by a triangle with the same least-squares problems: R of their QR decomposition."""
+    return torch.linalg.qr(rows if triangle is None else torch.cat([triangle, rows]), mode="r").R
+
+
+def _solution(rows, unknowns, rounding):
+    """Solve the reduced problem: the smallest of the best solutions, one to each row of the result."""
+    left, right = rows[:, :unknowns].cpu(), rows[:, unknowns:].cpu()  # on a GPU, lstsq wants full rank
+    return torch.linalg.lstsq(left, right, rcond=rounding, driver="gelsd").solution.T.to(rows.device)
+
+
+def _windows(module, images):
+    """Give what the conv sees of each output pixel that the crop keeps: (N * H * W, in * mh * mw)."""
+    before_conv, after_conv = (getattr(module, name, nn.Identity()) for name in ("pad", "crop"))
+    conv, upsampled = module.conv, module.upsample(before_conv(images))
+    windows = F.unfold(upsampled, conv.kernel_size, padding=conv.padding)
+    grid = [n + 2 * p - m + 1 for n, p, m in zip(upsampled.shape[2:], conv.padding, conv.kernel_size, strict=True)]
+    return after_conv(windows.unflatten(2, grid)).movedim(1, -1).flatten(0, 2)
+
+
+def _output_residual(module, inputs, targets):
+    module = copy.deepcopy(module).to(inputs.dtype)
+    differences = [
+        (module(images) - wanted).norm() for images, wanted in zip(inputs.split(16), targets.split(16), strict=True)
+    ]
+    return _ratio(torch.stack(differences).norm().item(), targets.norm().item())

@@ -1,0 +1,541 @@
+"""upconv.projection: decisions against polynomial division, residuals against least squares written out in full."""
+
+import copy
+import itertools
+import math
+import random
+
+import numpy as np
+import pytest
+import sympy
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn import functional as F
+
+from upconv import (
+    conv_transpose_to_upsample_conv,
+    is_upsample_conv,
+    phase_gains,
+    upsample_conv_to_conv_transpose,
+)
+
+thorough = settings(max_examples=150, deadline=None, derandomize=True)
+
+EQUAL_GAINS_ONLY = torch.zeros(4, 4).double()  # every phase sums to 1, no row and no column is even
+for row, column in ((0, 0), (2, 1), (1, 2), (1, 1)):
+    EQUAL_GAINS_ONLY[row, column] = 1
+
+
+def layer_with(weight, stride, **others):
+    """A ConvTranspose2d in float64 with this weight, (in, out / groups, kh, kw) or (kh, kw)."""
+    weight = weight.reshape((1,) * (4 - weight.dim()) + weight.shape).double()
+    groups = others.get("groups", 1)
+    others = {"bias": False, **others}
+    layer = nn.ConvTranspose2d(weight.shape[0], groups * weight.shape[1], weight.shape[2:], stride, **others).double()
+    with torch.no_grad():
+        layer.weight.copy_(weight)
+        if layer.bias is not None:
+            layer.bias.copy_(torch.randint(-9, 10, layer.bias.shape))
+    return layer
+
+
+def integers(*shape):
+    return torch.randint(-9, 10, shape).double()
+
+
+def pair_kernel(small, stride):
+    """The kernel of nearest upsampling and this convolution, by stamping: (..., m, m) to (..., m + s - 1, same)."""
+    sh, sw = stride
+    mh, mw = small.shape[-2:]
+    kernel = small.new_zeros(*small.shape[:-2], mh + sh - 1, mw + sw - 1)
+    for y, x in itertools.product(range(sh), range(sw)):
+        kernel[..., y : y + mh, x : x + mw] += small
+    return kernel
+
+
+def divisible(kernel, stride):
+    """Whether sympy finds no remainder when it divides the kernel's polynomial by both boxes."""
+    y, x = sympy.symbols("y x")
+    polynomial = sum(int(v) * y**i * x**j for (i, j), v in np.ndenumerate(kernel.numpy()))
+    boxes = (sum(y**i for i in range(stride[0])), y), (sum(x**j for j in range(stride[1])), x)
+    return all(sympy.rem(polynomial, box, variable) == 0 for box, variable in boxes)
+
+
+# decisions
+
+
+@st.composite
+def kernels(draw):
+    """Draw the kernel of a pair, perhaps spoilt at one entry, in its rows, or everywhere but in its gains."""
+    stride = draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
+    small = torch.tensor(
+        draw(
+            st.integers(1, 3).flatmap(
+                lambda width: st.lists(
+                    st.lists(st.integers(-3, 3), min_size=width, max_size=width), min_size=1, max_size=3
+                )
+            )
+        )
+    ).double()
+    kernel = pair_kernel(small, stride)
+    height, width = kernel.shape
+    spoil = draw(st.sampled_from(["no", "entry", "stripes", "corners"]))
+    row, column = draw(st.integers(0, height - 1)), draw(st.integers(0, width - 1))
+    if spoil == "entry":
+        kernel[row, column] += 1
+    elif spoil == "stripes":  # columns stay even, the rows do not
+        kernel[:, column] += torch.tensor([1.0] * stride[0] + [0.0] * (height - stride[0])).double()
+    elif spoil == "corners":  # all gains stay as they are
+        far_row, far_column = row % stride[0], column % stride[1]
+        kernel[row, column] += 1
+        kernel[far_row, far_column] -= 1
+    return kernel, stride
+
+
+@thorough
+@given(kernels())
+def test_the_decision_is_that_of_polynomial_division(case):
+    kernel, stride = case
+    assert is_upsample_conv(layer_with(kernel, stride), tolerance=0) == divisible(kernel, stride)
+
+
+def test_equal_gains_are_not_enough():
+    assert phase_gains(EQUAL_GAINS_ONLY[None, None], 2).flatten().tolist() == [1, 1, 1, 1]
+    assert not is_upsample_conv(layer_with(EQUAL_GAINS_ONLY, 2))
+    assert not is_upsample_conv(layer_with(EQUAL_GAINS_ONLY, 2), tolerance=0.99)
+
+
+@pytest.mark.parametrize("dim", [0, 1])
+def test_both_axes_are_asked(dim):
+    stripes = torch.tensor([[1.0, 2.0, 1.0, 0.0]]).expand(4, 4)  # even along the columns; its rows sum to 2 and 2
+    assert is_upsample_conv(layer_with(stripes if dim == 0 else stripes.T, 2))
+    uneven = torch.tensor([[1.0, 2.0, 1.0, 1.0]]).expand(4, 4)
+    assert not is_upsample_conv(layer_with(uneven if dim == 0 else uneven.T, 2))
+
+
+def test_every_channel_pair_and_group_is_asked():
+    small = integers(4, 3, 2, 2)
+    layer = layer_with(pair_kernel(small, (2, 3)), (2, 3), groups=2)
+    assert is_upsample_conv(layer)
+    for i, o in itertools.product(range(4), range(3)):
+        spoilt = copy.deepcopy(layer)
+        with torch.no_grad():
+            spoilt.weight[i, o, 1, 2] += 1
+        assert not is_upsample_conv(spoilt)
+
+
+def test_dilation_belongs_to_the_kernel():
+    ones = torch.ones(2, 2)
+    assert is_upsample_conv(layer_with(ones, 2, dilation=3))  # 1 + x^3 = (1 + x)(1 - x + x^2)
+    assert is_upsample_conv(layer_with(ones, 2, dilation=1))
+    assert not is_upsample_conv(layer_with(ones, 2, dilation=2))  # both taps in one phase
+    assert is_upsample_conv(layer_with(ones, (2, 1), dilation=(3, 2)))
+    assert not is_upsample_conv(layer_with(ones, (1, 2), dilation=(3, 2)))
+
+
+def test_a_kernel_smaller_than_its_stride_is_a_pair_only_if_it_is_zero():
+    assert not is_upsample_conv(layer_with(torch.ones(2, 2), 3))
+    assert is_upsample_conv(layer_with(torch.zeros(2, 2), 3))
+    assert conv_transpose_to_upsample_conv(layer_with(torch.zeros(2, 2), 3))[1] == 0
+
+
+def test_everything_is_a_pair_at_stride_1():
+    assert is_upsample_conv(layer_with(integers(2, 3, 3, 4), 1), tolerance=0)
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1, 1e6])
+def test_the_tolerance_is_relative_to_the_largest_entry(scale):
+    kernel = pair_kernel(torch.tensor([[4.0, 1.0], [0.0, 2.0]]).double(), (2, 2))
+    kernel[0, 0] += 0.7e-3  # the largest entry is 7
+    assert is_upsample_conv(layer_with(kernel * scale, 2), tolerance=1.01e-4)
+    assert not is_upsample_conv(layer_with(kernel * scale, 2), tolerance=0.99e-4)
+    assert not is_upsample_conv(layer_with(kernel * scale, 2))
+
+
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 1e-6), (torch.float16, 1e-2), (torch.bfloat16, 2e-2)])
+def test_rounded_pairs_are_recognised(dtype, tolerance):
+    conv = nn.Conv2d(16, 16, 3, padding=1).to(dtype)
+    layer = upsample_conv_to_conv_transpose(nn.Upsample(scale_factor=2), conv)
+    assert is_upsample_conv(layer, tolerance)
+    assert not is_upsample_conv(nn.ConvTranspose2d(16, 16, 4, 2, 1).to(dtype), tolerance)
+
+
+# the module: exact where it can be, of the right size everywhere
+
+
+def drawn_layers(count, seed=0):
+    """Yield layers of any setting and an input of each: pair kernels where the flag is set, others elsewhere."""
+    rng = random.Random(seed)
+    while count:
+        groups = rng.choice([1, 1, 2, 3])
+        channels, outputs = groups * rng.randint(1, 2), rng.randint(1, 2)
+        stride, padding, dilation, size = (
+            [rng.randint(low, high) for _ in "HW"] for low, high in ((1, 4), (0, 5), (1, 3), (1, 4))
+        )
+        exact = rng.random() < 0.5
+        if exact:
+            dilation = [1, 1]
+            kernel = pair_kernel(integers(channels, outputs, *size), stride)
+        else:
+            kernel = integers(channels, outputs, *size)
+        output_padding = [rng.randrange(max(pair)) for pair in zip(stride, dilation, strict=True)]
+        layer = layer_with(
+            kernel,
+            stride,
+            padding=padding,
+            dilation=dilation,
+            output_padding=output_padding,
+            groups=groups,
+            bias=rng.random() < 0.5,
+        )
+        x = integers(2, channels, rng.randint(1, 6), rng.randint(1, 6))
+        try:
+            layer(x)
+        except RuntimeError:
+            continue
+        yield layer, x, exact
+        count -= 1
+
+
+def test_whenever_the_kernel_is_a_pair_the_module_is_the_layer():
+    seen = {True: 0, False: 0}
+    for layer, x, built in drawn_layers(400):
+        is_pair = is_upsample_conv(layer, tolerance=0)
+        assert is_pair or not built
+        for data in ({}, {"inputs": x}):
+            module, residual = conv_transpose_to_upsample_conv(layer, **data)
+            output = module(x)
+            assert output.shape == layer(x).shape
+            if is_pair:
+                assert residual < 1e-12
+                torch.testing.assert_close(output, layer(x), rtol=1e-12, atol=1e-10)
+        seen[is_pair] += 1
+    assert min(seen.values()) > 100, seen
+
+
+def test_a_positive_tolerance_bounds_the_residual():
+    for noise in (1e-7, 1e-9, 1e-11):
+        kernel = pair_kernel(torch.rand(4, 4, 3, 3).double(), (2, 2))
+        layer = layer_with(kernel + noise * torch.randn(4, 4, 4, 4).double(), 2)
+        assert is_upsample_conv(layer)
+        assert noise / 100 < conv_transpose_to_upsample_conv(layer)[1] < 4 * noise
+
+
+def test_the_module_is_an_upsample_a_conv_and_a_crop_where_needed():
+    module, _ = conv_transpose_to_upsample_conv(nn.ConvTranspose2d(3, 5, 4, 2, 1))
+    assert [type(step) for step in module] == [nn.Upsample, nn.Conv2d]
+    assert (module.upsample.mode, module.upsample.scale_factor) == ("nearest", 2)
+    assert (module.conv.kernel_size, module.conv.padding) == ((3, 3), (1, 1))
+    module, _ = conv_transpose_to_upsample_conv(nn.ConvTranspose2d(3, 5, 3, 2, 1, 1))
+    assert [type(step) for step in module] == [nn.Upsample, nn.Conv2d, nn.ZeroPad2d]
+    assert (module.conv.kernel_size, module.conv.padding, module.crop.padding) == ((2, 2), (1, 1), (-1, 0, -1, 0))
+    module, _ = conv_transpose_to_upsample_conv(nn.ConvTranspose2d(3, 5, (5, 2), (3, 4)), kernel_size=(1, 4))
+    assert module.conv.kernel_size == (1, 4)
+    assert module.upsample.scale_factor == (3, 4)
+
+
+def test_the_pair_gets_dtype_flags_and_bias_and_the_layer_keeps_everything():
+    layer = nn.ConvTranspose2d(2, 3, 4, 2, 1).half().eval()
+    layer.weight.requires_grad_(False)
+    before, state = copy.deepcopy(layer.state_dict()), torch.get_rng_state()
+    module, residual = conv_transpose_to_upsample_conv(layer)
+    conv_transpose_to_upsample_conv(layer, inputs=torch.ones(1, 2, 3, 3))
+    assert torch.equal(state, torch.get_rng_state())
+    assert all(torch.equal(value, before[name]) for name, value in layer.state_dict().items())
+    assert module.conv.weight.dtype == torch.float16
+    assert not module.training and not module.conv.training
+    assert not module.conv.weight.requires_grad and module.conv.bias.requires_grad
+    assert torch.equal(module.conv.bias, layer.bias)
+    assert module.conv.bias.data_ptr() != layer.bias.data_ptr()
+    assert isinstance(residual, float)
+
+
+def test_the_result_can_be_trained_and_exported():
+    module, _ = conv_transpose_to_upsample_conv(nn.ConvTranspose2d(2, 3, 4, 2, 1))
+    x = torch.randn(1, 2, 4, 4, requires_grad=True)
+    module(x).sum().backward()
+    assert module.conv.weight.grad.abs().sum() > 0 and x.grad.abs().sum() > 0
+    torch.export.export(module, (torch.randn(1, 2, 4, 4),))
+
+
+def test_an_input_without_a_batch_axis_is_refused_as_upsample_would_misread_it():
+    module, _ = conv_transpose_to_upsample_conv(nn.ConvTranspose2d(2, 3, 4, 2, 1))
+    with pytest.raises(ValueError, match="without a batch axis"):
+        module(torch.zeros(2, 4, 4))
+
+
+# the projection
+
+
+def kernel_of(module, stride):
+    """The kernel of nearest upsampling and the module's convolution, by the exact rewrite."""
+    conv = nn.Conv2d(module.conv.in_channels, module.conv.out_channels, module.conv.kernel_size, bias=False).double()
+    with torch.no_grad():
+        conv.weight.copy_(module.conv.weight)
+    return upsample_conv_to_conv_transpose(nn.Upsample(scale_factor=stride), conv).weight.detach()
+
+
+def least_residual(kernel, stride, size, reach):
+    """By numpy.linalg.lstsq over all taps at once, at every position up to `reach` beyond the kernel."""
+    stride, size = ((v, v) if isinstance(v, int) else v for v in (stride, size))
+    kh, kw = kernel.shape
+    found = []
+    spans = [m + s - 1 for m, s in zip(size, stride, strict=True)]
+    shifts = [range(min(0, k - span), max(0, k - span) + 1) for k, span in zip((kh, kw), spans, strict=True)]
+    for up, left in itertools.product(*shifts):
+        columns = []
+        for index in range(size[0] * size[1]):
+            small = torch.zeros(size).double()
+            small.view(-1)[index] = 1
+            canvas = torch.zeros(kh + 2 * reach, kw + 2 * reach).double()
+            canvas[reach + up : reach + up + spans[0], reach + left : reach + left + spans[1]] = pair_kernel(
+                small, stride
+            )
+            columns.append(canvas.flatten().numpy())
+        target = F.pad(kernel, (reach,) * 4).flatten().numpy()
+        design = np.stack(columns, 1)
+        fit = design @ np.linalg.lstsq(design, target, rcond=None)[0]
+        found.append(np.linalg.norm(target - fit) / np.linalg.norm(target))
+    return min(found)
+
+
+UNEVEN = [(2, 3, None), (5, 3, 4), (6, (2, 3), (2, 5)), (3, 4, 2)]
+
+
+@pytest.mark.parametrize(
+    "extent, stride, size", [(4, 2, 3), (4, 2, 1), (4, 2, 2), (4, 2, 5), (3, 2, None), (2, 2, 2), *UNEVEN]
+)
+def test_the_residual_is_the_least_there_is(extent, stride, size):
+    for _ in range(5):
+        kernel = torch.randn(extent, extent).double()
+        module, residual = conv_transpose_to_upsample_conv(layer_with(kernel, stride), kernel_size=size)
+        least = least_residual(kernel, stride, module.conv.kernel_size, reach=8)
+        assert residual == pytest.approx(least, abs=1e-12)
+
+
+def test_the_difference_is_what_the_residual_says():
+    layer = layer_with(torch.randn(4, 6, 4, 4), 2, padding=1, bias=True)
+    module, residual = conv_transpose_to_upsample_conv(layer)
+    difference = layer.weight.detach() - kernel_of(module, 2)
+    assert residual == pytest.approx((difference.norm() / layer.weight.norm()).item(), rel=1e-12)
+    # what is lost has the period of the stride along an axis, and no mean: its sums over any s x s window are 0
+    sums = F.avg_pool2d(difference, 2, stride=1)
+    torch.testing.assert_close(sums, torch.zeros_like(sums))
+
+
+@pytest.mark.parametrize("stride, size", [(2, 1), (2, 2), (2, 3), (2, 5), (2, 7), (3, 3), (4, 2)])
+def test_random_kernels_have_the_residual_of_the_formula(stride, size):
+    extent = size + stride - 1
+    layer = layer_with(torch.randn(60, 60, extent, extent), stride)
+    residual = conv_transpose_to_upsample_conv(layer)[1]
+    assert residual**2 == pytest.approx(1 - (size / extent) ** 2, abs=0.01)
+
+
+def test_smaller_kernels_have_it_too_at_stride_2():
+    for size in (3, 5):
+        residual = conv_transpose_to_upsample_conv(layer_with(torch.randn(60, 60, 3, 3), 2), kernel_size=size)[1]
+        assert residual**2 == pytest.approx(1 - (size / (size + 1)) ** 2, abs=0.01)
+
+
+def test_the_central_position_is_taken_among_equals():
+    module, _ = conv_transpose_to_upsample_conv(layer_with(torch.randn(4, 4), 2, padding=1), kernel_size=5)
+    assert module.conv.padding == (2, 2) and not hasattr(module, "crop")
+    module, _ = conv_transpose_to_upsample_conv(layer_with(torch.randn(2, 2), 2), kernel_size=2)
+    assert module.crop.padding == (-1, 0, -1, 0)  # as if one row and column had been padded at the end only
+
+
+def test_the_residual_is_that_of_the_rounded_weights():
+    exact = layer_with(pair_kernel(torch.rand(8, 8, 3, 3).double(), (2, 2)), 2)
+    assert conv_transpose_to_upsample_conv(exact)[1] < 1e-14
+    assert 1e-9 < conv_transpose_to_upsample_conv(copy.deepcopy(exact).float())[1] < 1e-6
+    assert 1e-5 < conv_transpose_to_upsample_conv(copy.deepcopy(exact).half())[1] < 1e-3
+    assert 1e-5 < conv_transpose_to_upsample_conv(copy.deepcopy(exact).half(), inputs=torch.rand(1, 8, 5, 5))[1] < 1e-3
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("stride", [2, 3, (2, 1), (4, 3)])
+def test_interpolated_pairs_come_back_borders_included(mode, stride):
+    conv = nn.Conv2d(2, 3, 3, bias=False).double()
+    kernel = upsample_conv_to_conv_transpose(nn.Upsample(scale_factor=stride, mode=mode), conv)[-1].weight.detach()
+    for padding, output_padding in ((0, 0), (3, 0), ((4, 1), (1, 0))):
+        layer = layer_with(kernel, stride, padding=padding, output_padding=output_padding)
+        module, residual = conv_transpose_to_upsample_conv(layer, kernel_size=3, mode=mode)
+        assert residual < 1e-12
+        torch.testing.assert_close(module.conv.weight, conv.weight)
+        x = torch.randn(2, 2, 4, 5).double()
+        torch.testing.assert_close(module(x), layer(x))
+
+
+@pytest.mark.parametrize("mode", ["nearest-exact", "bilinear", "bicubic"])
+def test_other_modes_give_the_size_and_their_own_residual(mode):
+    for layer, x, _ in drawn_layers(60, seed=1):
+        module, residual = conv_transpose_to_upsample_conv(layer, mode=mode)
+        assert module(x).shape == layer(x).shape
+        assert module.upsample.mode == mode
+        assert 0 <= residual <= 1 + 1e-12
+
+
+# fitting outputs
+
+
+def explicit_residual(layer, size, x, targets):
+    """Least squares on outputs: a column for every weight of the pair, made by running it on that weight alone."""
+    module, _ = conv_transpose_to_upsample_conv(layer, kernel_size=size)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.zero_()
+        columns = []
+        for parameter in module.parameters():
+            for index in range(parameter.numel()):
+                parameter.view(-1)[index] = 1
+                columns.append(module(x).flatten().numpy())
+                parameter.view(-1)[index] = 0
+    design, target = np.stack(columns, 1), targets.detach().flatten().numpy()
+    fit = design @ np.linalg.lstsq(design, target, rcond=1e-11)[0]
+    return np.linalg.norm(target - fit) / np.linalg.norm(target)
+
+
+@pytest.mark.parametrize("groups, bias, stride, size", [(1, True, 2, None), (2, True, 2, 3), (2, False, (3, 2), None)])
+@pytest.mark.parametrize("data", ["random", "one small image", "flat", "a channel of zeros", "twice the same channel"])
+def test_the_fit_is_the_least_squares_solution_rank_deficient_or_not(groups, bias, stride, size, data):
+    layer = layer_with(torch.randn(4, 2, 4, 4), stride, padding=1, groups=groups, bias=bias)
+    x = torch.randn((1, 4, 2, 2) if data == "one small image" else (3, 4, 6, 5)).double()
+    if data == "flat":
+        x = torch.ones_like(x)
+    elif data == "a channel of zeros":
+        x[:, 1] = 0
+    elif data == "twice the same channel":
+        x[:, 1] = x[:, 0]
+    for targets in (None, torch.randn_like(layer(x))):
+        module, residual = conv_transpose_to_upsample_conv(layer, size, inputs=x, targets=targets)
+        wanted = layer(x) if targets is None else targets
+        assert residual == pytest.approx(explicit_residual(layer, size, x, wanted), abs=1e-9)
+        measured = (module(x) - wanted).norm() / wanted.norm()
+        assert residual == pytest.approx(measured.item(), abs=1e-12)
+
+
+def test_many_images_are_fitted_in_pieces(monkeypatch):
+    layer = layer_with(torch.randn(3, 2, 4, 4), 2, padding=1, bias=True)
+    x = torch.randn(7, 3, 5, 5).double()
+    whole, residual = conv_transpose_to_upsample_conv(layer, inputs=x)
+    monkeypatch.setattr("upconv.projection.ELEMENTS", 1)
+    pieces, same = conv_transpose_to_upsample_conv(layer, inputs=x)
+    torch.testing.assert_close(whole.conv.weight, pieces.conv.weight)
+    assert residual == pytest.approx(same, rel=1e-12)
+
+
+def test_what_the_data_leave_open_stays_at_the_projection():
+    layer = layer_with(torch.randn(2, 2, 4, 4), 2, padding=1)
+    projected, _ = conv_transpose_to_upsample_conv(layer)
+    x = torch.randn(3, 2, 6, 6).double()
+    x[:, 1] = 0
+    fitted, _ = conv_transpose_to_upsample_conv(layer, inputs=x)
+    torch.testing.assert_close(fitted.conv.weight[:, 1], projected.conv.weight[:, 1])
+    assert not torch.allclose(fitted.conv.weight[:, 0], projected.conv.weight[:, 0], atol=1e-3)
+
+
+def test_fitting_beats_projecting_on_the_data():
+    for bias in (False, True):
+        layer = layer_with(torch.randn(4, 4, 4, 4), 2, padding=1, bias=bias)
+        x = F.avg_pool2d(torch.randn(4, 4, 16, 16).double(), 5, stride=1)
+        module, _ = conv_transpose_to_upsample_conv(layer)
+        projected = ((module(x) - layer(x)).norm() / layer(x).norm()).item()
+        assert conv_transpose_to_upsample_conv(layer, inputs=x)[1] < 0.999 * projected
+
+
+def test_on_white_noise_without_a_crop_the_projection_is_the_fit():
+    layer = layer_with(torch.randn(2, 2, 4, 4), 2)
+    projected, residual = conv_transpose_to_upsample_conv(layer)
+    fitted, on_noise = conv_transpose_to_upsample_conv(layer, inputs=torch.randn(400, 2, 12, 12).double())
+    assert (fitted.conv.weight - projected.conv.weight).norm() < 0.02 * projected.conv.weight.norm()
+    assert on_noise == pytest.approx(residual, rel=0.02)
+
+
+def test_ordinary_float32_layers_and_integer_images_are_fitted_too():
+    layer = nn.ConvTranspose2d(3, 4, 4, 2, 1)
+    images = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8)
+    module, residual = conv_transpose_to_upsample_conv(layer, inputs=images)
+    assert module.conv.weight.dtype == torch.float32
+    expected = layer(images.float())
+    assert residual == pytest.approx(((module(images.float()) - expected).norm() / expected.norm()).item(), rel=1e-3)
+
+
+def test_a_residual_relative_to_nothing_is_0_or_infinite():
+    layer = layer_with(torch.randn(1, 1, 4, 4), 2, padding=1)
+    silent, x = torch.zeros(1, 1, 3, 3).double(), torch.rand(1, 1, 3, 3).double()
+    assert conv_transpose_to_upsample_conv(layer, inputs=silent)[1] == 0
+    assert conv_transpose_to_upsample_conv(layer, inputs=x, targets=torch.zeros(1, 1, 6, 6))[1] == math.inf
+
+
+# refusals
+
+
+def test_only_2d_transposed_convolutions_are_taken():
+    for layer in (nn.ConvTranspose1d(1, 1, 2, 2), nn.ConvTranspose3d(1, 1, 2, 2), nn.Conv2d(1, 1, 2), "layer"):
+        for function in (is_upsample_conv, conv_transpose_to_upsample_conv):
+            with pytest.raises(TypeError, match=r"layer must be a torch\.nn\.ConvTranspose2d, not"):
+                function(layer)
+
+
+@pytest.mark.parametrize("function", [is_upsample_conv, conv_transpose_to_upsample_conv])
+def test_layers_that_cannot_be_judged_are_refused(function):
+    broken = layer_with(torch.tensor([[1.0, math.nan], [1.0, 1.0]]), 2)
+    with pytest.raises(ValueError, match="infinite or not a number"):
+        function(broken)
+    with pytest.raises(ValueError, match="complex weights"):
+        function(nn.ConvTranspose2d(1, 1, 2, 2, dtype=torch.complex64))
+    hooked = nn.ConvTranspose2d(1, 1, 2, 2)
+    hooked.register_forward_hook(lambda *_: None)
+    with pytest.raises(ValueError, match="forward hooks"):
+        function(hooked)
+
+
+def test_a_negative_tolerance_is_refused():
+    for tolerance in (-1, math.nan):
+        with pytest.raises(ValueError, match="tolerance="):
+            is_upsample_conv(nn.ConvTranspose2d(1, 1, 2, 2), tolerance)
+
+
+def test_arguments_are_checked():
+    layer = nn.ConvTranspose2d(2, 3, 4, 2, 1)
+    x = torch.zeros(1, 2, 4, 4)
+    for error, message, arguments in (
+        (ValueError, "mode='linear' must be one of nearest, nearest-exact", dict(mode="linear")),
+        (ValueError, "kernel_size=0", dict(kernel_size=0)),
+        (TypeError, "kernel_size=2.5", dict(kernel_size=2.5)),
+        (ValueError, "targets were given without inputs", dict(targets=x)),
+        (TypeError, "inputs must be a torch.Tensor", dict(inputs=[1])),
+        (TypeError, "targets must be a torch.Tensor", dict(inputs=x, targets=[1])),
+        (
+            ValueError,
+            r"inputs must have the shape \(N, 2, H, W\), not \(1, 3, 4, 4\)",
+            dict(inputs=torch.zeros(1, 3, 4, 4)),
+        ),
+        (ValueError, r"inputs must have the shape", dict(inputs=torch.zeros(2, 4, 4))),
+        (ValueError, r"inputs must have the shape", dict(inputs=torch.zeros(0, 2, 4, 4))),
+        (ValueError, "inputs must be real and finite", dict(inputs=x / 0)),
+        (ValueError, r"targets must have the shape \(1, 3, 8, 8\) .*, not \(1, 2, 4, 4\)", dict(inputs=x, targets=x)),
+    ):
+        with pytest.raises(error, match=message):
+            conv_transpose_to_upsample_conv(layer, **arguments)
+
+
+def test_a_stride_that_nearest_upsampling_gets_wrong_is_refused():
+    layer = layer_with(torch.ones(41, 41), 41)
+    assert is_upsample_conv(layer)
+    with pytest.raises(ValueError, match=r'stride=41: .* use mode="nearest-exact"'):
+        conv_transpose_to_upsample_conv(layer)
+    module, residual = conv_transpose_to_upsample_conv(layer, mode="nearest-exact")
+    x = integers(1, 1, 2, 3)
+    torch.testing.assert_close(module(x), layer(x))
+    assert residual < 1e-12
+
+
+def test_a_parametrized_weight_is_read_as_in_eval_mode():
+    layer = nn.utils.parametrizations.weight_norm(layer_with(integers(2, 3, 4, 4), 2, padding=1))
+    module, residual = conv_transpose_to_upsample_conv(layer)
+    plain = layer_with(layer.weight.detach(), 2, padding=1)
+    assert residual == pytest.approx(conv_transpose_to_upsample_conv(plain)[1])
+    assert type(module.conv) is nn.Conv2d
