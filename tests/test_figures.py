@@ -170,7 +170,9 @@ def test_draw_summed_weights_gives_two_weights_one_colour_if_they_see_one_pixel(
         row, column = (3 * scale + step - padding for step in divmod(phase, scale))
         window = upsampled[0, 0, row : row + kernel_size, column : column + kernel_size].flatten().tolist()
         styles = [(style["fill"], text) for _, _, text, style in found[phase * size : (phase + 1) * size]]
-        assert [text for _, text in styles] == [f"w{y}{x}" for y in range(kernel_size) for x in range(kernel_size)]
+        digits = "₀₁₂₃₄"
+        names = [f"w{digits[y]}{digits[x]}" for y in range(kernel_size) for x in range(kernel_size)]
+        assert [text for _, text in styles] == names
         pairs = {(pixel, colour) for pixel, (colour, _) in zip(window, styles, strict=True)}
         assert len(pairs) == len({pixel for pixel, _ in pairs}) == len({colour for _, colour in pairs})
         sees.append(len(set(window)))

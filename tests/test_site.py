@@ -209,7 +209,7 @@ CONTRAST = """() => {
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("name", ["01_arithmetic", "03_three_forms"])
+@pytest.mark.parametrize("name", ["01_arithmetic", "03_three_forms", "04_parameter_summing"])
 def test_drawings_and_captions_read_on_light_and_dark_pages(visit, site, name, scheme):
     page, _ = visit((site / f"chapters/{name}.html").as_uri(), scheme=scheme)
     assert page.evaluate("document.documentElement.dataset.theme") == scheme
@@ -219,7 +219,7 @@ def test_drawings_and_captions_read_on_light_and_dark_pages(visit, site, name, s
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("name", ["02_transpose", "10_autoencoder"])
+@pytest.mark.parametrize("name", ["02_transpose", "05_which_kernels", "10_autoencoder"])
 def test_figures_stand_on_the_page_itself(visit, site, name, scheme):
     page, _ = visit((site / f"chapters/{name}.html").as_uri(), scheme=scheme)
     style = "const style = getComputedStyle(figure); return style.backgroundColor + style.filter"

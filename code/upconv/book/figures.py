@@ -27,6 +27,7 @@ __all__ = [
 BLUE, ORANGE, GREEN, PINK, SKY, GREY = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#808080"
 STAMPS = (BLUE, ORANGE, GREEN, PINK)
 CELL = 26  # pixels a square
+SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 
 
 class Drawing:
@@ -261,25 +262,31 @@ def draw_summed_weights(kernel_size, scale, paddings=(0,)):
         f"With padding {padding} the phases see {', '.join(str(counts[padding, *phase]) for phase in phases)} pixels."
         for padding in paddings
     ]
-    step, height = max(kernel_size * CELL, 52) + 28, kernel_size * CELL + 58
+    step, height = max(kernel_size * CELL, 60) + 22, kernel_size * CELL + 84
     drawing = Drawing(
-        80 + len(phases) * step,
+        len(phases) * step,
         len(paddings) * height,
         f"The {kernel_size} by {kernel_size} weights in each phase of the output, phases in reading order, coloured by "
         f"the pixel that they fall on. {' '.join(sentences)}",
     )
     for index, padding in enumerate(paddings):
         top = index * height
-        drawing.text(0, top + 24 + kernel_size * CELL / 2 + 4.5, f"padding {padding}", anchor="start")
+        drawing.text(0, top + 16, f"padding {padding}", anchor="start")
         for position, phase in enumerate(phases):
-            window, left = (padding, *phase), 80 + position * step
-            middle, count = left + kernel_size * CELL / 2, counts[window]
-            drawing.text(middle, top + 16, f"phase {phase[0]}{phase[1]}")
+            window, middle = (padding, *phase), (position + 0.5) * step
+            left, count = middle - kernel_size * CELL / 2, counts[window]
+            drawing.text(middle, top + 40, f"phase {phase[0]}{phase[1]}")
             drawing.text(middle, top + height - 16, f"{count} pixel" + "s" * (count > 1))
             order = list(dict.fromkeys(pixels[window]))
             for (y, x), pixel in zip(taps, pixels[window], strict=True):
                 colour = (*STAMPS, SKY, GREY)[order.index(pixel) % 6]
-                drawing.square(left + x * CELL, top + 24 + y * CELL, f"w{y}{x}", fill=colour, opacity=0.45)
+                drawing.square(
+                    left + x * CELL,
+                    top + 48 + y * CELL,
+                    "w" + f"{y}{x}".translate(SUBSCRIPTS),
+                    fill=colour,
+                    opacity=0.45,
+                )
     return drawing
 
 
@@ -302,14 +309,14 @@ def draw_families(kernel_size, scale):
         ("bilinear + Conv2d", kernel_size, GREEN),
     ]
     names = [f"{name} {size}x{size}: {size * size} dimensions" for name, size, _ in families]
-    drawing = Drawing(430, 190, f"Three nested boxes, at scale {scale}. Outer to inner: " + "; ".join(names) + ".")
+    drawing = Drawing(322, 190, f"Three nested boxes, at scale {scale}. Outer to inner: " + "; ".join(names) + ".")
     for level, (name, (_, _, colour)) in enumerate(zip(names, families, strict=True)):
-        x, y = 4 + level * 40, 4 + level * 46
+        x, y = 3 + level * 14, 4 + level * 46
         drawing.parts.append(
-            f'<rect x="{x}" y="{y}" width="{422 - level * 80}" height="{182 - level * 62}" rx="10" fill="{colour}" '
+            f'<rect x="{x}" y="{y}" width="{316 - level * 28}" height="{182 - level * 62}" rx="10" fill="{colour}" '
             f'fill-opacity="0.3" stroke="currentColor" stroke-opacity="0.6"/>'
         )
-        drawing.text(215, y + 28, name)
+        drawing.text(161, y + 28, name)
     return drawing
 
 
