@@ -134,7 +134,8 @@ def conv_transpose_to_upsample_conv(layer, kernel_size=None, mode="nearest", inp
     -----
     If `is_upsample_conv(layer, tolerance=0)`, the default kernel size gives the layer itself: a residual of rounding
     alone, below 1e-12 in float64 and about 1e-7 in float32. For random kernels the expected square of the residual is
-    1 - (m / (m + s - 1))**2 for a kernel size m and a stride s: 0.4375 for 4 x 4 with stride 2 (chapter 05).
+    1 - (k / (k + s - 1))**2 for a convolution of size k and a stride s: 0.4375 for 4 x 4 kernels with stride 2
+    (chapter 05). A larger `kernel_size` lowers it, but the pattern that the layer draws on a flat input stays missing.
 
     Where several positions of the new kernel relative to the old one are possible, the one with the least residual of
     the kernels is taken, then the most central. The fit solves least squares in float64, leaving out singular values
