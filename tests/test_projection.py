@@ -380,9 +380,9 @@ def test_other_modes_give_the_size_and_their_own_residual(mode):
 # fitting outputs
 
 
-def explicit_residual(layer, size, x, targets):
+def explicit_residual(layer, size, x, targets, mode="nearest"):
     """Least squares on outputs: a column for every weight of the pair, made by running it on that weight alone."""
-    module, _ = conv_transpose_to_upsample_conv(layer, kernel_size=size)
+    module, _ = conv_transpose_to_upsample_conv(layer, kernel_size=size, mode=mode)
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.zero_()
@@ -397,9 +397,10 @@ def explicit_residual(layer, size, x, targets):
     return np.linalg.norm(target - fit) / np.linalg.norm(target)
 
 
+@pytest.mark.parametrize("mode", ["nearest", "bilinear", "bicubic"])
 @pytest.mark.parametrize("groups, bias, stride, size", [(1, True, 2, None), (2, True, 2, 3), (2, False, (3, 2), None)])
 @pytest.mark.parametrize("data", ["random", "one small image", "flat", "a channel of zeros", "twice the same channel"])
-def test_the_fit_is_the_least_squares_solution_rank_deficient_or_not(groups, bias, stride, size, data):
+def test_the_fit_is_the_least_squares_solution_rank_deficient_or_not(groups, bias, stride, size, data, mode):
     layer = layer_with(torch.randn(4, 2, 4, 4), stride, padding=1, groups=groups, bias=bias)
     x = torch.randn((1, 4, 2, 2) if data == "one small image" else (3, 4, 6, 5)).double()
     if data == "flat":
@@ -409,9 +410,9 @@ def test_the_fit_is_the_least_squares_solution_rank_deficient_or_not(groups, bia
     elif data == "twice the same channel":
         x[:, 1] = x[:, 0]
     for targets in (None, torch.randn_like(layer(x))):
-        module, residual = conv_transpose_to_upsample_conv(layer, size, inputs=x, targets=targets)
+        module, residual = conv_transpose_to_upsample_conv(layer, size, mode, inputs=x, targets=targets)
         wanted = layer(x) if targets is None else targets
-        assert residual == pytest.approx(explicit_residual(layer, size, x, wanted), abs=1e-9)
+        assert residual == pytest.approx(explicit_residual(layer, size, x, wanted, mode), abs=1e-9)
         measured = (module(x) - wanted).norm() / wanted.norm()
         assert residual == pytest.approx(measured.item(), abs=1e-12)
 
@@ -462,11 +463,132 @@ def test_ordinary_float32_layers_and_integer_images_are_fitted_too():
     assert residual == pytest.approx(((module(images.float()) - expected).norm() / expected.norm()).item(), rel=1e-3)
 
 
-def test_a_residual_relative_to_nothing_is_0_or_infinite():
+def test_an_exact_layer_that_is_silent_on_the_inputs_has_no_residual():
+    layer = layer_with(torch.ones(2, 2), 2, padding=1, dilation=3)  # of one pixel nothing is left
+    assert is_upsample_conv(layer, tolerance=0)
+    for _ in range(20):
+        assert conv_transpose_to_upsample_conv(layer, inputs=torch.rand(1, 1, 1, 1))[1] == 0
+
+
+def test_outputs_and_targets_of_zeros_are_matched():
     layer = layer_with(torch.randn(1, 1, 4, 4), 2, padding=1)
     silent, x = torch.zeros(1, 1, 3, 3).double(), torch.rand(1, 1, 3, 3).double()
     assert conv_transpose_to_upsample_conv(layer, inputs=silent)[1] == 0
-    assert conv_transpose_to_upsample_conv(layer, inputs=x, targets=torch.zeros(1, 1, 6, 6))[1] == math.inf
+    module, residual = conv_transpose_to_upsample_conv(layer, inputs=x, targets=torch.zeros(1, 1, 6, 6))
+    assert residual == 0
+    torch.testing.assert_close(module(x), torch.zeros(1, 1, 6, 6).double())
+
+
+def exact_layer(*channels, stride=(2, 2), size=(3, 3), **others):
+    return layer_with(pair_kernel(torch.randn(*channels, *size).double(), stride), stride, **others)
+
+
+def test_targets_are_fitted_also_where_the_kernel_is_exact():
+    layer, x = exact_layer(2, 3, padding=1), torch.randn(2, 2, 6, 6).double()
+    targets = torch.randn(2, 3, 12, 12).double()
+    residual = conv_transpose_to_upsample_conv(layer, inputs=x, targets=targets)[1]
+    assert residual == pytest.approx(explicit_residual(layer, None, x, targets), abs=1e-9)
+
+
+def test_a_kernel_that_is_nearly_exact_is_fitted():
+    layer, x = exact_layer(2, 3, padding=1), torch.randn(2, 2, 6, 6).double()
+    with torch.no_grad():
+        layer.weight += 1e-8 * torch.randn_like(layer.weight)
+    residual = conv_transpose_to_upsample_conv(layer, inputs=x)[1]
+    assert residual == pytest.approx(explicit_residual(layer, None, x, layer(x)), rel=1e-4)
+
+
+@pytest.mark.parametrize("dtype, fitted", [(torch.float64, 4), (torch.float32, 3), (torch.float16, 2)])
+def test_directions_below_the_rounding_of_the_data_stay_at_the_projection(dtype, fitted):
+    layer = layer_with(torch.randn(4, 2, 4, 4), 2, padding=1)
+    projected, _ = conv_transpose_to_upsample_conv(layer)
+    x = torch.randn(6, 4, 8, 8) * torch.tensor([1, 0.1, 1e-4, 1e-10])[:, None, None]
+    module, _ = conv_transpose_to_upsample_conv(layer, inputs=x.to(dtype))
+    moved = (module.conv.weight - projected.conv.weight).square().sum(dim=(0, 2, 3)) > 1e-5
+    assert moved.tolist() == [index < fitted for index in range(4)]
+
+
+def test_a_weak_channel_of_integer_images_counts():
+    layer = layer_with(torch.randn(2, 2, 4, 4), 2, padding=1)
+    x = torch.randint(0, 200, (6, 2, 8, 8))
+    x[:, 1] = x[:, 1] % 2
+    projected, _ = conv_transpose_to_upsample_conv(layer)
+    module, _ = conv_transpose_to_upsample_conv(layer, inputs=x)
+    assert (module.conv.weight - projected.conv.weight).square().sum(dim=(0, 2, 3)).min() > 1e-6
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_fit_is_never_worse_than_the_projection(dtype):
+    for _ in range(5):
+        layer = nn.ConvTranspose2d(2, 1, 4, 2, 1).to(dtype)
+        x = torch.rand(4, 1, 16, 16).repeat(1, 2, 1, 1)
+        x[:, 1] += 1e-6 * torch.randn(4, 16, 16)  # two channels that are the same but for a trace
+        projected, _ = conv_transpose_to_upsample_conv(layer)
+        wanted = copy.deepcopy(layer).double()(x.double())
+        before = (copy.deepcopy(projected).double()(x.double()) - wanted).norm() / wanted.norm()
+        module, residual = conv_transpose_to_upsample_conv(layer, inputs=x)
+        after = (copy.deepcopy(module).double()(x.double()) - wanted).norm() / wanted.norm()
+        assert residual == pytest.approx(after.item(), abs=1e-9)
+        assert after <= before + 1e-9
+
+
+def test_the_scale_of_the_inputs_does_not_decide_what_is_fitted():
+    layer = nn.ConvTranspose2d(2, 2, 4, 2, 1)
+    x = torch.randn(4, 2, 8, 8)
+    large, _ = conv_transpose_to_upsample_conv(layer, inputs=x, targets=layer(x) - layer.bias[:, None, None])
+    small, _ = conv_transpose_to_upsample_conv(
+        layer, inputs=1e-8 * x, targets=1e-8 * (layer(x) - layer.bias[:, None, None])
+    )
+    torch.testing.assert_close(large.conv.weight, small.conv.weight, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("more", [1, 2, 3, (0, 2)])
+def test_an_exact_layer_stays_exact_with_a_larger_convolution(more):
+    for crop in (dict(), dict(padding=2), dict(padding=(1, 4), output_padding=(1, 0))):
+        layer = exact_layer(2, 3, stride=(2, 3), **crop)
+        size = tuple(3 + m for m in (more if isinstance(more, tuple) else (more, more)))
+        module, residual = conv_transpose_to_upsample_conv(layer, kernel_size=size)
+        x = torch.randn(2, 2, 5, 4).double()
+        assert residual < 1e-12
+        torch.testing.assert_close(module(x), layer(x))
+
+
+def test_large_kernels_are_exact_too():
+    layer = layer_with(pair_kernel(torch.randn(130, 130).double(), (2, 2)), 2)
+    assert conv_transpose_to_upsample_conv(layer)[1] < 1e-12
+
+
+def test_the_residual_counts_the_rounding_of_the_new_weights():
+    layer = layer_with(torch.randint(-9, 10, (5, 4, 2, 2)), 3, dilation=3).float()
+    module, residual = conv_transpose_to_upsample_conv(layer, kernel_size=2)
+    exact, _ = conv_transpose_to_upsample_conv(copy.deepcopy(layer).double(), kernel_size=2)
+    assert not torch.equal(module.conv.weight.double(), exact.conv.weight)
+    kernel = layer.weight.new_zeros(5, 4, 4, 4).double()
+    kernel[:, :, ::3, ::3] = layer.weight.detach()
+    reached = kernel_of(module, 3)
+    assert residual == pytest.approx(((kernel - reached).norm() / kernel.norm()).item(), rel=1e-12)
+
+
+def test_each_axis_has_its_own_padding():
+    module, _ = conv_transpose_to_upsample_conv(layer_with(torch.randn(4, 4), 2, padding=(0, 1)))
+    assert module.conv.padding == (2, 1) and not hasattr(module, "crop")
+
+
+def test_the_default_device_plays_no_part():
+    layer = layer_with(torch.randn(4, 4), 2, padding=1)
+    with torch.device("meta"):
+        module, residual = conv_transpose_to_upsample_conv(layer)
+        assert not is_upsample_conv(layer)
+    assert module.conv.weight.device.type == "cpu" and residual > 0
+
+
+def test_a_layer_made_for_one_input_size_keeps_its_guard():
+    made = upsample_conv_to_conv_transpose(nn.Upsample(size=8), nn.Conv2d(1, 1, 3, padding=1), input_size=4)
+    module, _ = conv_transpose_to_upsample_conv(made)
+    assert module(torch.zeros(1, 1, 4, 4)).shape == (1, 1, 8, 8)
+    for refused in (module, lambda x: conv_transpose_to_upsample_conv(made, inputs=x)):
+        with pytest.raises(ValueError, match="made for input_size"):
+            refused(torch.zeros(1, 1, 5, 5))
 
 
 # refusals
@@ -482,7 +604,14 @@ def test_only_2d_transposed_convolutions_are_taken():
 @pytest.mark.parametrize("function", [is_upsample_conv, conv_transpose_to_upsample_conv])
 def test_layers_that_cannot_be_judged_are_refused(function):
     broken = layer_with(torch.tensor([[1.0, math.nan], [1.0, 1.0]]), 2)
-    with pytest.raises(ValueError, match="infinite or not a number"):
+    for value in (math.nan, math.inf, -math.inf):
+        with torch.no_grad():
+            broken.weight[0, 0, 0, 1] = value
+        with pytest.raises(ValueError, match="a weight with entries that are infinite or not a number"):
+            function(broken)
+    broken = nn.ConvTranspose2d(1, 1, 2, 2)
+    nn.init.constant_(broken.bias, math.inf)
+    with pytest.raises(ValueError, match="a bias with entries that are infinite"):
         function(broken)
     with pytest.raises(ValueError, match="complex weights"):
         function(nn.ConvTranspose2d(1, 1, 2, 2, dtype=torch.complex64))
@@ -490,6 +619,25 @@ def test_layers_that_cannot_be_judged_are_refused(function):
     hooked.register_forward_hook(lambda *_: None)
     with pytest.raises(ValueError, match="forward hooks"):
         function(hooked)
+
+
+def test_weights_that_do_not_fit_into_their_dtype_are_refused():
+    layer = layer_with(torch.tensor([[6e4, -6e4, 6e4, 6e4]]), (1, 2)).half()
+    with pytest.raises(ValueError, match=r"too large for torch\.float16"):
+        conv_transpose_to_upsample_conv(layer)
+
+
+def test_inputs_of_which_the_layer_leaves_nothing_are_refused():
+    with pytest.raises(ValueError, match="padding=3 crops everything"):
+        conv_transpose_to_upsample_conv(nn.ConvTranspose2d(1, 1, 4, 2, 3), inputs=torch.zeros(1, 1, 1, 1))
+
+
+def test_the_default_tolerance_is_one_part_in_a_million_of_the_largest_entry_in_size():
+    kernel = -pair_kernel(torch.rand(3, 3).double() + 1, (2, 2))
+    for share, expected in ((0.9e-6, True), (3e-6, False)):
+        spoilt = kernel.clone()
+        spoilt[1, 2] += share * kernel.abs().max()
+        assert is_upsample_conv(layer_with(spoilt, 2)) == expected
 
 
 def test_a_negative_tolerance_is_refused():
@@ -515,7 +663,12 @@ def test_arguments_are_checked():
         ),
         (ValueError, r"inputs must have the shape", dict(inputs=torch.zeros(2, 4, 4))),
         (ValueError, r"inputs must have the shape", dict(inputs=torch.zeros(0, 2, 4, 4))),
+        (ValueError, r"inputs must have the shape", dict(inputs=torch.zeros(4, 2, 4))),
         (ValueError, "inputs must be real and finite", dict(inputs=x / 0)),
+        (ValueError, "inputs must be real and finite", dict(inputs=x + 1j)),
+        (ValueError, "targets must be real and finite", dict(inputs=x, targets=layer(x) + 1j)),
+        (ValueError, "targets must be real and finite", dict(inputs=x, targets=layer(x) / 0)),
+        (ValueError, "targets must have the shape", dict(inputs=x, targets=layer(x).reshape(1, 3, 4, 16))),
         (ValueError, r"targets must have the shape \(1, 3, 8, 8\) .*, not \(1, 2, 4, 4\)", dict(inputs=x, targets=x)),
     ):
         with pytest.raises(error, match=message):

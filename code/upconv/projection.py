@@ -29,7 +29,7 @@ from upconv._layers import (
     swapped_channels,
     working_copy,
 )
-from upconv.arithmetic import checked_setting
+from upconv.arithmetic import checked_setting, conv_transpose_output_size
 
 __all__ = ["conv_transpose_to_upsample_conv", "is_upsample_conv"]
 
@@ -49,7 +49,7 @@ def is_upsample_conv(layer, tolerance=1e-6):
         With any setting; each axis is judged by its own stride, and a dilated kernel with its gaps filled by zeros.
     tolerance : float
         How far two phase sums may differ, relative to the largest entry of the kernel; at least 0. The default allows
-        for float32 rounding; float16 and bfloat16 weights need about 1e-2.
+        for float32 rounding; float16 and bfloat16 weights need about 1e-2, large bfloat16 kernels more.
 
     Returns
     -------
@@ -60,9 +60,9 @@ def is_upsample_conv(layer, tolerance=1e-6):
     Raises
     ------
     TypeError
-        If `layer` is no ConvTranspose2d (a 1-D or 3-D one is none).
+        If `layer` is no ConvTranspose2d (a 1-D or 3-D one is none), or one with a forward of its own.
     ValueError
-        If the weight is not finite, or `tolerance` is negative.
+        If the layer has hooks, no weights yet, or weights that are complex or not finite, or `tolerance` is negative.
 
     Notes
     -----
@@ -105,9 +105,9 @@ def conv_transpose_to_upsample_conv(layer, kernel_size=None, mode="nearest", inp
     mode : str
         Of the Upsample: "nearest", "nearest-exact", "bilinear" or "bicubic" (align_corners=False).
     inputs : torch.Tensor, shape (N, in_channels, H, W), optional
-        Without them the kernel is projected: of all pairs, the one whose kernel as a transposed convolution has the
-        least distance from the layer's. With them the outputs on these inputs are fitted instead, the bias too if the
-        layer has one.
+        Without them the kernel is projected: of the pairs whose kernel, as a transposed convolution, covers the layer's
+        kernel or lies inside it, the one with the least distance from it. With them the outputs on these inputs are
+        fitted instead, the bias too if the layer has one.
     targets : torch.Tensor, shape (N, out_channels, H_out, W_out), optional
         What the pair should make of the inputs; by default what the layer makes of them.
 
@@ -115,32 +115,36 @@ def conv_transpose_to_upsample_conv(layer, kernel_size=None, mode="nearest", inp
     -------
     module : torch.nn.Sequential
         `Upsample` and `Conv2d`, then a crop where the sizes need one; before bilinear and bicubic upsampling a pad of
-        zeros, so that the border obeys the layer's own rule. It gives the layer's output sizes, has parameters of its
+        zeros, so that the border obeys the layer's own rule. It gives the sizes of `layer(x)`, has parameters of its
         own with the dtype, device and requires_grad of the layer's, and its train/eval flag. It refuses inputs without
         a batch axis.
     relative_residual : float
         Norm of the difference over norm of the original (not squared): of the two kernels, without `inputs`; of the
         outputs and the targets, with them. It is that of the module as returned, its weights rounded to their dtype.
-        0 if both norms are 0.
+        Where the norm of the original is 0, it is 0 if the difference is rounding, otherwise infinite.
 
     Raises
     ------
     TypeError
-        If `layer` is no ConvTranspose2d, or `inputs` or `targets` no tensor.
+        If `layer` is no ConvTranspose2d or one with a forward of its own, or `inputs` or `targets` no tensor.
     ValueError
-        If an argument is out of its range or not finite, the shapes do not fit, or there are targets without inputs.
+        If an argument is out of its range, complex or not finite, the shapes do not fit, there are targets without
+        inputs, the layer has hooks or no weights yet, its stride is one that Upsample gets wrong, or the pair's weights
+        would be too large for its dtype.
 
     Notes
     -----
-    If `is_upsample_conv(layer, tolerance=0)`, the default kernel size gives the layer itself: a residual of rounding
-    alone, below 1e-12 in float64 and about 1e-7 in float32. For random kernels the expected square of the residual is
-    1 - (k / (k + s - 1))**2 for a convolution of size k and a stride s: 0.4375 for 4 x 4 kernels with stride 2
-    (chapter 05). A larger `kernel_size` lowers it, but the pattern that the layer draws on a flat input stays missing.
+    If `is_upsample_conv(layer, tolerance=0)`, then a nearest mode with the default kernel size gives the layer itself
+    (without `targets`): a residual of rounding alone, below 1e-12 in float64 and about 1e-7 in float32. For random
+    kernels the expected square of the residual at the default size is 1 - (k / (k + s - 1))**2 for a convolution of
+    size k and a stride s: 0.4375 for 4 x 4 kernels with stride 2 (chapter 05). A larger `kernel_size` lowers it, but
+    the pattern that the layer draws on a flat input stays missing.
 
-    Where several positions of the new kernel relative to the old one are possible, the one with the least residual of
-    the kernels is taken, then the most central. The fit solves least squares in float64, leaving out singular values
-    below 1e-12 of the largest (or below the rounding of the inputs' dtype): what the inputs do not determine stays at
-    the projection. It holds the windows of one image at a time in memory.
+    Of several such positions of the new kernel the one with the least residual of the kernels is taken, then the most
+    central. The fit solves least squares in float64, leaving out singular values below 1e-12 of the largest, or below
+    the rounding of the dtypes of the inputs and the layer: what the inputs do not determine stays at the projection.
+    Where rounding the weights makes the fit worse than the projection, the projection is returned. Windows of the
+    images are held in memory, of one image at least and otherwise about 128 MiB at a time.
 
     Examples
     --------
@@ -165,11 +169,18 @@ def conv_transpose_to_upsample_conv(layer, kernel_size=None, mode="nearest", inp
         module = _pair(layer, settings, mode, height, width, taps)
         if inputs is None and targets is None:
             return module, _kernel_residual(kernel, height, width, _as_taps(module.conv))
-        x, wanted = _data(settings, inputs, targets)
-        if targets is not None or _kernel_residual(kernel, height, width, taps) > EXACT:
-            rounding = torch.finfo(inputs.dtype).eps if inputs.is_floating_point() else 0
-            _fit(module, settings, taps, x, wanted, max(EXACT, rounding))
-        return module, _output_residual(module, x, wanted)
+        x, wanted = _data(layer, settings, inputs, targets)
+        scale = (kernel.norm() * x.norm()).item()
+        residual = _output_residual(module, x, wanted, scale)
+        if targets is None and _kernel_residual(kernel, height, width, taps) <= EXACT:
+            return module, residual
+        projected = copy.deepcopy(module.state_dict())
+        dtypes = [value.dtype for value in (inputs, settings.weight) if value.is_floating_point()]
+        _fit(module, settings, taps, x, wanted, max(EXACT, *(torch.finfo(dtype).eps for dtype in dtypes)))
+        fitted = _output_residual(module, x, wanted, scale)
+        if not fitted <= residual:  # also if it is not a number
+            module.load_state_dict(projected)
+        return module, min(residual, fitted)
 
 
 class _Axis(NamedTuple):
@@ -185,10 +196,11 @@ def _kernel(settings):
     """Check and give the kernel, its gaps filled by zeros: (in, out / groups, Kh, Kw) in float64."""
     if settings.weight.is_complex():
         raise ValueError("layer has complex weights, which Upsample does not take")
-    kernel = spread(working_copy(settings.weight), settings.dilation)
-    if not kernel.isfinite().all():
-        raise ValueError("layer has weights that are infinite or not a number")
-    return kernel
+    for name in ("weight", "bias"):
+        value = getattr(settings, name)
+        if value is not None and not value.isfinite().all():
+            raise ValueError(f"layer has a {name} with entries that are infinite or not a number")
+    return spread(working_copy(settings.weight), settings.dilation)
 
 
 def _kernel_size(kernel, stride):
@@ -200,7 +212,7 @@ def _check_mode(mode, stride):
         raise ValueError(f"mode={mode!r} must be one of {', '.join(MODES)}")
     for s in stride:
         if mode.startswith("nearest") and not nearest_repeats_evenly(mode, s):
-            better = 'use mode="nearest-exact"' if mode == "nearest" else "no pair equals such a layer"
+            better = 'use mode="nearest-exact"' if mode == "nearest" else "use a smaller stride"
             raise ValueError(
                 f'stride={s}: Upsample with mode="{mode}" does not repeat every pixel {s} times, since PyTorch rounds '
                 f"1/{s} to float32; {better}"
@@ -216,7 +228,7 @@ def _places(settings, size, mode, axis):
     spare = extent - span
     places = []
     for shift in sorted(range(min(0, spare), max(0, spare) + 1), key=lambda shift: abs(2 * shift - spare)):
-        basis = torch.zeros(max(extent, span), size, dtype=torch.float64)
+        basis = torch.zeros(max(extent, span), size, dtype=torch.float64, device="cpu")
         for tap in range(size):
             begin = max(0, shift) + tap
             basis[begin : begin + len(stamp), tap] = stamp
@@ -262,16 +274,21 @@ def _pair(layer, settings, mode, height, width, taps):
     padding = tuple(max(0, *axis.padding) for axis in (height, width))
     crops = [tuple(most - side for side in axis.padding) for most, axis in zip(padding, (height, width), strict=True)]
     sh, sw = settings.stride
-    return assembled(
-        OrderedDict(
-            pad=pad_layer(nn.ZeroPad2d, (height.extension,) * 2, (width.extension,) * 2),
-            upsample=nn.Upsample(scale_factor=sh if sh == sw else (sh, sw), mode=mode),
-            conv=made(nn.Conv2d, _as_weight(taps, settings.groups), settings.bias, settings, padding=padding),
-            crop=crop_layer(*crops),
-        ),
-        layer,
-        Guard(None),
+    conv = made(nn.Conv2d, _as_weight(taps, settings.groups), settings.bias, settings, padding=padding)
+    if not conv.weight.isfinite().all():
+        raise ValueError(f"the pair's weights are too large for {conv.weight.dtype}; convert the layer first")
+    steps = OrderedDict(
+        pad=pad_layer(nn.ZeroPad2d, (height.extension,) * 2, (width.extension,) * 2),
+        upsample=nn.Upsample(scale_factor=sh if sh == sw else (sh, sw), mode=mode),
+        conv=conv,
+        crop=crop_layer(*crops),
     )
+    return assembled(steps, layer, _guard(layer))
+
+
+def _guard(layer):
+    """Give the guard that a rewrite left on the layer, which knows the input size; if there is none, a new one."""
+    return next(iter(layer._forward_pre_hooks.values()), Guard(None))
 
 
 def _kernel_residual(kernel, height, width, taps):
@@ -279,28 +296,29 @@ def _kernel_residual(kernel, height, width, taps):
     return _ratio((placed - _stamped(taps, height, width)).norm().item(), placed.norm().item())
 
 
-def _ratio(difference, norm):
+def _ratio(difference, norm, scale=0.0):
     if norm == 0:
-        return 0.0 if difference == 0 else math.inf
+        return 0.0 if difference <= EXACT * scale else math.inf
     return difference / norm
 
 
 # Fitting the outputs
 
 
-def _data(settings, inputs, targets):
+def _data(layer, settings, inputs, targets):
     """Check and give inputs and targets in float64; where there are no targets, what the layer makes of the inputs."""
     if inputs is None:
         raise ValueError("targets were given without inputs; give the inputs that they belong to")
-    for name, value in (("inputs", inputs), ("targets", targets)):
-        if name == "targets" and value is None:
-            continue
+    for name, value in (("inputs", inputs), ("targets", inputs if targets is None else targets)):
         if not isinstance(value, torch.Tensor):
             raise TypeError(f"{name} must be a torch.Tensor of shape (N, C, H, W), not {type(value).__name__}")
         if value.is_complex() or not value.isfinite().all():
             raise ValueError(f"{name} must be real and finite")
     if inputs.dim() != 4 or inputs.shape[1] != settings.in_channels or 0 in inputs.shape:
         raise ValueError(f"inputs must have the shape (N, {settings.in_channels}, H, W), not {tuple(inputs.shape)}")
+    _guard(layer)(layer, (inputs,), {})
+    names = "kernel_size", "stride", "padding", "output_padding", "dilation"
+    conv_transpose_output_size(tuple(inputs.shape[2:]), **{name: getattr(settings, name) for name in names})
     inputs = working_copy(inputs)
     outputs = F.conv_transpose2d(
         inputs,
@@ -327,6 +345,7 @@ def _fit(module, settings, taps, inputs, targets, rounding):
     weight = _as_weight(taps, groups).flatten(1)  # (out, in / groups * mh * mw)
     bias = None if settings.bias is None else working_copy(settings.bias)
     triangles = [None] * groups
+    level = inputs.square().mean().sqrt()  # of the bias's column, so that it is like the others
     per_image = targets[0, 0].numel() * conv.in_channels * conv.kernel_size[0] * conv.kernel_size[1]
     batch = max(1, ELEMENTS // per_image)
     for images, wanted in zip(inputs.split(batch), targets.split(batch), strict=True):
@@ -337,13 +356,13 @@ def _fit(module, settings, taps, inputs, targets, rounding):
             rows = [columns[group], missing]
             if bias is not None:
                 missing -= bias.chunk(groups)[group]
-                rows.insert(1, torch.ones_like(missing[:, :1]))
+                rows.insert(1, level.expand_as(missing[:, :1]))
             triangles[group] = _reduced(triangles[group], torch.cat(rows, dim=1))
     unknowns = weight.shape[1] + (bias is not None)
     added = torch.cat([_solution(rows, unknowns, rounding) for rows in triangles])  # (out, unknowns)
     conv.weight.copy_((weight + added[:, : weight.shape[1]]).view_as(conv.weight))
     if bias is not None:
-        conv.bias.copy_(bias + added[:, -1])
+        conv.bias.copy_(bias + level * added[:, -1])
 
 
 def _reduced(triangle, rows):
@@ -366,9 +385,9 @@ def _windows(module, images):
     return after_conv(windows.unflatten(2, grid)).movedim(1, -1).flatten(0, 2)
 
 
-def _output_residual(module, inputs, targets):
+def _output_residual(module, inputs, targets, scale):
     module = copy.deepcopy(module).to(inputs.dtype)
     differences = [
         (module(images) - wanted).norm() for images, wanted in zip(inputs.split(16), targets.split(16), strict=True)
     ]
-    return _ratio(torch.stack(differences).norm().item(), targets.norm().item())
+    return _ratio(torch.stack(differences).norm().item(), targets.norm().item(), scale)
