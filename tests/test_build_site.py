@@ -4,8 +4,9 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import build_site
 import pytest
+
+import build_site
 
 ROOT = Path(__file__).parents[1]
 

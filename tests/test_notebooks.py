@@ -7,9 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import notebooks
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+import notebooks
 from notebook_format import dumps, loads, measurement_key, normalise
 from notebook_rules import book_problems, file_problems, problems
 

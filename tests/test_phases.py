@@ -1,10 +1,16 @@
-"""upconv.phases against what a constant image becomes."""
+"""upconv.phases: gains against what a constant image becomes, energies against patterns of known strength."""
+
+import re
 
 import pytest
 import torch
+from skimage import data
+from torch import nn
 from torch.nn import functional as F
 
-from upconv import phase_gains
+from upconv import checkerboard_energy, phase_gains, radial_spectrum
+from upconv.book.blocks import upsampling_block
+from upconv.book.data import fashion_mnist
 
 
 @pytest.mark.parametrize("kernel_size", [(1, 1), (2, 2), (3, 4), (5, 2), (7, 7)])
@@ -40,3 +46,217 @@ def test_errors_name_the_argument():
         phase_gains(torch.ones(1, 1, 3, 3), 0)
     with pytest.raises(TypeError, match="stride=True"):
         phase_gains(torch.ones(1, 1, 3, 3), True)
+
+
+# the checkerboard energy
+
+
+def board(height, width=None, period=2):
+    """A pattern with one bright pixel in each period x period cell."""
+    pattern = torch.zeros(1, 1, height, width or height, dtype=torch.float64)
+    pattern[..., ::period, ::period] = 1
+    return pattern
+
+
+def photographs():
+    """Patches of 64 x 64 pixels: (N, 3, 64, 64)."""
+    return torch.cat([patches(getattr(data, name)()) for name in ("chelsea", "astronaut", "coffee")])
+
+
+def patches(image):
+    image = torch.from_numpy(image.copy()).double()
+    image = image.permute(2, 0, 1) if image.dim() == 3 else image[None]
+    return image.unfold(1, 64, 64).unfold(2, 64, 64).flatten(1, 2).transpose(0, 1)
+
+
+@pytest.mark.parametrize("size", [(8, 8), (9, 15), (28, 28), (31, 64), (65, 33), (200, 41)])
+@pytest.mark.parametrize("stride", [2, 3, 4])
+def test_a_pure_pattern_scores_1_whatever_its_size_and_a_flat_image_0(size, stride):
+    pattern = board(*size, period=stride)
+    assert checkerboard_energy(pattern, stride).item() == pytest.approx(1, abs=1e-12)
+    assert checkerboard_energy(0.001 * pattern - 7, stride).item() == pytest.approx(1, abs=1e-9)
+    assert checkerboard_energy(torch.full_like(pattern, 0.1), stride).item() == 0
+    assert checkerboard_energy(torch.zeros_like(pattern), stride).item() == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.uint8])
+def test_rounding_on_a_flat_image_is_no_pattern(dtype):
+    flat = torch.full((2, 3, 40, 41), 0.3).double()
+    noise = torch.zeros_like(flat) if dtype == torch.uint8 else torch.finfo(dtype).eps * 0.3 * board(40, 41)
+    scaled = ((flat + noise) * (255 if dtype == torch.uint8 else 1)).to(dtype)
+    assert checkerboard_energy(scaled, 2).tolist() == [0, 0]
+
+
+def test_what_a_decoder_makes_of_a_flat_image():
+    flat = torch.rand(1, 8, 1, 1).expand(1, 8, 20, 21)
+    upsample = nn.Upsample(scale_factor=2)
+    conv = nn.Conv2d(8, 3, 3, padding=1)
+    replicating = nn.Conv2d(8, 3, 3, padding=1, padding_mode="replicate")
+    assert checkerboard_energy(conv(upsample(flat))[..., 1:-1, 1:-1], 2).item() == 0
+    assert checkerboard_energy(replicating(upsample(flat)), 2).item() == 0
+    assert checkerboard_energy(nn.ConvTranspose2d(8, 3, 4, 2, 1)(flat)[..., 2:-2, 2:-2], 2).item() > 0.999
+
+
+def test_the_energy_is_the_share_of_the_pattern():
+    generator = torch.Generator().manual_seed(0)
+    smooth = F.interpolate(torch.rand(1, 1, 6, 6, generator=generator).double(), size=(96, 96), mode="bicubic")
+    pattern = board(96) - 0.25
+    smooth = smooth - smooth.mean()
+    for amplitude in (0.01, 0.1, 1.0):
+        share = (amplitude * pattern).square().mean() / (smooth + amplitude * pattern).square().mean()
+        assert checkerboard_energy(smooth + amplitude * pattern, 2).item() == pytest.approx(share.item(), rel=0.15)
+
+
+@pytest.mark.parametrize("stride", [2, 3])
+def test_a_stronger_pattern_scores_more_and_brightness_and_contrast_nothing(stride):
+    images = photographs()[:20] / 255
+    pattern = board(64, period=stride)
+    amplitudes = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 5)
+    scores = torch.stack([checkerboard_energy(images + a * pattern, stride) for a in amplitudes])
+    assert (scores.diff(dim=0) > 0).float().mean() > 0.98
+    assert (scores.mean(dim=1).diff() > 0).all()
+    torch.testing.assert_close(checkerboard_energy(40 + 3 * images, stride), checkerboard_energy(images, stride))
+    torch.testing.assert_close(checkerboard_energy(1 - images, stride), checkerboard_energy(images, stride))
+
+
+def test_scores_of_different_sizes_can_be_compared():
+    generator = torch.Generator().manual_seed(0)
+    scores = {}
+    for size in (32, 33, 64, 65, 127, 256):
+        noise = torch.rand(60, 1, size, size, generator=generator)
+        scores[size] = checkerboard_energy(noise + 0.2 * board(size), 2).mean().item()
+    assert max(scores.values()) < 1.1 * min(scores.values()), scores
+
+
+def test_a_pattern_that_changes_its_sign_across_the_image_is_found():
+    pattern = (board(128) - 0.25) * torch.linspace(-1, 1, 128)
+    by_phase = [pattern[..., r::2, q::2].mean() for r in (0, 1) for q in (0, 1)]
+    assert max(by_phase) - min(by_phase) < 0.01  # on average over the whole image there is nothing
+    assert checkerboard_energy(pattern, 2).item() > 0.6
+
+
+def test_the_channels_count_together():
+    flat, pattern = torch.zeros(1, 1, 32, 32).double(), board(32)
+    waves = torch.sin(torch.arange(32) / 5).double().expand(1, 1, 32, 32)
+    assert checkerboard_energy(torch.cat([flat, pattern], dim=1), 2).item() == pytest.approx(1)
+    both = checkerboard_energy(torch.cat([waves, pattern], dim=1), 2).item()
+    assert 0.1 < both < 0.9
+    assert both == pytest.approx(checkerboard_energy(torch.cat([pattern, waves + 50], dim=1), 2).item())
+
+
+@pytest.mark.parametrize("stride", [2, 3])
+def test_the_doubled_period_is_a_band_of_its_own(stride):
+    single, double = board(70, period=stride), board(70, period=2 * stride)
+    assert checkerboard_energy(single, stride, double=True).item() == pytest.approx(0, abs=1e-9)
+    shares = [checkerboard_energy(double, stride, double=flag).item() for flag in (False, True)]
+    # one pixel in p x p: p**2 - 1 equal components, of which stride**2 - 1 have the shorter period
+    assert shares[0] == pytest.approx((stride**2 - 1) / (4 * stride**2 - 1), abs=0.01)
+    assert sum(shares) == pytest.approx(1, abs=0.01)
+
+
+def test_nearest_upsampling_and_a_convolution_leave_nothing_at_the_strides_period_but_something_at_its_double():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(20, 4, 40, 40, generator=generator)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        pair = nn.Sequential(nn.Upsample(scale_factor=2), nn.Conv2d(4, 1, 3))
+        transposed = nn.ConvTranspose2d(4, 1, 4, stride=2, padding=1)
+    with torch.no_grad():
+        assert checkerboard_energy(pair(x), 2).mean() < 2e-4
+        assert checkerboard_energy(pair(x), 2, double=True).mean() > 10 * checkerboard_energy(pair(x), 2).mean()
+        assert checkerboard_energy(transposed(x), 2).mean() > 20 * checkerboard_energy(pair(x), 2).mean()
+
+
+@pytest.mark.parametrize("name", ["pixel_shuffle_icnr", "conv_transpose_4x4_bilinear_init"])
+def test_the_clean_initializations_are_clean(name):
+    flat = torch.rand(1, 6, 1, 1).expand(1, 6, 24, 24)
+    with torch.no_grad():
+        clean = upsampling_block(name, 6, 5)(flat)[..., 4:-4, 4:-4]
+        other = upsampling_block(name.replace("_icnr", "").replace("_bilinear_init", ""), 6, 5)(flat)[..., 4:-4, 4:-4]
+    assert checkerboard_energy(clean, 2).item() < 1e-6
+    assert checkerboard_energy(other, 2).item() > 0.999
+
+
+def reference_scores(double=False):
+    grey = torch.cat([patches(data.camera()).expand(-1, 3, -1, -1), photographs()])
+    textures = torch.cat([patches(getattr(data, name)()) for name in ("brick", "grass", "gravel")])
+    noise = torch.randn(2000, 1, 64, 64, generator=torch.Generator().manual_seed(0))
+    sets = grey, textures, noise, fashion_mnist("test")[0]
+    scores = [checkerboard_energy(images, 2, double=double) for images in sets]
+    return [(score.median().item(), score.quantile(0.99).item()) for score in scores]
+
+
+def test_the_docstring_says_what_images_score():
+    text = " ".join(checkerboard_energy.__doc__.split())
+    for double, sentence in (
+        (False, "photographs {} and {}, of textures (brick, grass, gravel) {} and {}, white noise of that size {} "
+         "and {}; Fashion-MNIST with its 28 x 28 pixels {} and {},"),
+        (True, "With `double`: {} and {}, {} and {}, {} and {}; {} and {}."),
+    ):  # fmt: skip
+        pattern = re.escape(sentence).replace(r"\{\}", r"([\d.]+)")
+        said = [float(number) for number in re.search(pattern, text).groups()]
+        measured = [value for pair in reference_scores(double) for value in pair]
+        for number, value in zip(said, measured, strict=True):
+            assert value == pytest.approx(number, rel=0.25), (said, measured)
+
+
+def test_the_energy_is_differentiable():
+    images = torch.rand(2, 1, 12, 12, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: checkerboard_energy(x, 2), images)
+    flat = torch.zeros(1, 1, 12, 12, requires_grad=True)
+    checkerboard_energy(flat, 2).sum().backward()
+    assert flat.grad.abs().sum() == 0
+
+
+def test_energy_and_spectrum_refuse_what_they_cannot_measure():
+    images = torch.rand(1, 1, 8, 8)
+    for function in (lambda x: checkerboard_energy(x, 2), radial_spectrum):
+        with pytest.raises(TypeError, match=r"images must be a real torch\.Tensor .* not list"):
+            function([1])
+        with pytest.raises(TypeError, match="complex64"):
+            function(images + 1j)
+        with pytest.raises(ValueError, match=r"images must have the shape .* not \(8, 8\)"):
+            function(images[0, 0])
+        with pytest.raises(ValueError, match="infinite or not a number"):
+            function(images / 0)
+    with pytest.raises(ValueError, match=r"at least 10 x 10 pixels"):
+        checkerboard_energy(images, 5)
+    with pytest.raises(ValueError, match=r"at least 12 x 12 pixels"):
+        checkerboard_energy(images, 3, double=True)
+    with pytest.raises(ValueError, match="stride=1 must be at least 2"):
+        checkerboard_energy(images, 1)
+    with pytest.raises(TypeError, match=r"stride=\(2, 2\)"):
+        checkerboard_energy(images, (2, 2))
+
+
+# the spectrum
+
+
+def test_white_noise_has_its_variance_at_every_frequency():
+    noise = 3 * torch.randn(40, 2, 64, 80, generator=torch.Generator().manual_seed(0))
+    spectrum = radial_spectrum(noise)
+    assert spectrum.shape == (40, 33)
+    assert spectrum[:, 0].max() < 1e-20
+    torch.testing.assert_close(spectrum[:, 5:].mean(dim=0), torch.full((28,), 9.0).double(), rtol=0.1, atol=0)
+
+
+@pytest.mark.parametrize("size", [(32, 32), (31, 31), (32, 48)])
+@pytest.mark.parametrize("cycles", [2, 5, 11])
+def test_a_wave_stands_at_its_frequency_in_any_direction(size, cycles):
+    height, width = size
+    rows = torch.arange(height).double()[:, None]
+    columns = torch.arange(width).double()[None]
+    shorter = min(size)
+    for wave in (torch.cos(2 * torch.pi * cycles * rows / height), torch.cos(2 * torch.pi * cycles * columns / width)):
+        image = (7 + wave).expand(1, 1, height, width)
+        frequency = cycles / (height if wave.shape[1] == 1 else width)
+        assert radial_spectrum(image).argmax().item() == round(frequency * shorter)
+
+
+def test_power_inside_the_circle_is_counted_once():
+    image = torch.randn(1, 1, 16, 16, generator=torch.Generator().manual_seed(0)).double()
+    frequencies = torch.fft.fftfreq(16)
+    radius = (torch.hypot(frequencies[:, None], frequencies) * 16).round().long()
+    power = torch.fft.fft2(image - image.mean()).abs().square()[0, 0] / 256
+    for entry, value in enumerate(radial_spectrum(image)[0]):
+        assert value.item() == pytest.approx(power[radius == entry].mean().item(), abs=1e-12)

@@ -12,9 +12,10 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urldefrag
 
-import build_site
 import pytest
 import yaml
+
+import build_site
 
 ROOT = Path(__file__).parents[1]
 PAGES = re.findall(r"(?:root|file): (\S+)", (ROOT / "_toc.yml").read_text())

@@ -17,6 +17,7 @@ from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError
+
 from notebook_format import ANSI, IGNORED_TAG, NotebookError, dumps, loads, measurement_key, normalise, tags, where
 
 __all__ = ["execute", "find_chapters", "main", "regenerate"]

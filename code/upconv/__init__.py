@@ -12,12 +12,13 @@ from upconv.arithmetic import (
     overlap_counts,
     solve_conv_transpose,
 )
-from upconv.phases import phase_gains
+from upconv.phases import checkerboard_energy, phase_gains, radial_spectrum
 from upconv.projection import conv_transpose_to_upsample_conv, is_upsample_conv
 from upconv.rewrites import conv_transpose_to_subpixel, upsample_conv_to_conv_transpose, upsample_conv_to_subpixel
 
 __all__ = [
     "ConvTransposeSetting",
+    "checkerboard_energy",
     "conv_matrix",
     "conv_output_size",
     "conv_transpose_output_size",
@@ -27,6 +28,7 @@ __all__ = [
     "output_padding_for",
     "overlap_counts",
     "phase_gains",
+    "radial_spectrum",
     "solve_conv_transpose",
     "upsample_conv_to_conv_transpose",
     "upsample_conv_to_subpixel",

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-__all__ = ["CLASSES", "DEBIAN_FOLDER", "MINI_SHA256", "DataError", "fashion_mnist", "read_idx"]
+__all__ = ["CLASSES", "DEBIAN_FOLDER", "MINI_SHA256", "DataError", "committed_file", "fashion_mnist", "read_idx"]
 
 CLASSES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
@@ -100,7 +100,7 @@ def fashion_mnist(split: str, tier: str = "mini") -> tuple[torch.Tensor, torch.T
         if value not in accepted:
             raise ValueError(f'{argument}: expected "{accepted[0]}" or "{accepted[1]}", got {value!r}')
     if tier == "mini":
-        with np.load(io.BytesIO(_read_mini(_find_mini())), allow_pickle=False) as arrays:
+        with np.load(io.BytesIO(_read_mini(committed_file(_MINI_NAME))), allow_pickle=False) as arrays:
             images, labels = arrays[f"{split}_images"], arrays[f"{split}_labels"]
     else:
         prefix = {"train": "train", "test": "t10k"}[split]
@@ -108,6 +108,39 @@ def fashion_mnist(split: str, tier: str = "mini") -> tuple[torch.Tensor, torch.T
             read_idx(_find_original(f"{prefix}-{kind}-ubyte.gz")) for kind in ("images-idx3", "labels-idx1")
         )
     return torch.from_numpy(images).unsqueeze(1), torch.from_numpy(labels).long()
+
+
+def committed_file(name: str) -> Path:
+    """Find a file of the repository's ``data`` folder, in the places where ``fashion_mnist`` looks for its mini tier.
+
+    Parameters
+    ----------
+    name : str
+        Relative to that folder, such as ``results/checkerboard.csv``.
+
+    Returns
+    -------
+    pathlib.Path
+
+    Raises
+    ------
+    DataError
+        If none of the places has it.
+    """
+    chosen = os.environ.get("UPCONV_DATA")
+    if chosen:
+        folders = [Path(chosen)]
+    else:
+        here = Path.cwd()
+        folders = [Path(__file__).resolve().parents[3] / "data", *(folder / "data" for folder in (here, *here.parents))]
+    for folder in folders:
+        if (folder / name).is_file():
+            return folder / name
+    where = f"in the folder UPCONV_DATA names, {chosen}" if chosen else f"in data/ of the repository, {here} or above"
+    raise DataError(
+        f"{name}: not found {where}. Run from a checkout of the repository, which holds it in data/, or set the "
+        "environment variable UPCONV_DATA to the folder that holds it."
+    )
 
 
 def read_idx(path: str | os.PathLike) -> np.ndarray:
@@ -161,23 +194,6 @@ def read_idx(path: str | os.PathLike) -> np.ndarray:
     dimensions = content[3]
     shape = np.frombuffer(content, ">i4", count=dimensions, offset=4)
     return np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions).reshape(shape)
-
-
-def _find_mini() -> Path:
-    chosen = os.environ.get("UPCONV_DATA")
-    if chosen:
-        folders = [Path(chosen)]
-    else:
-        here = Path.cwd()
-        folders = [Path(__file__).resolve().parents[3] / "data", *(folder / "data" for folder in (here, *here.parents))]
-    for folder in folders:
-        if (folder / _MINI_NAME).is_file():
-            return folder / _MINI_NAME
-    where = f"in the folder UPCONV_DATA names, {chosen}" if chosen else f"in data/ of the repository, {here} or above"
-    raise DataError(
-        f"{_MINI_NAME}: not found {where}. Run from a checkout of the repository, which holds it in data/, or set the "
-        "environment variable UPCONV_DATA to the folder that holds it."
-    )
 
 
 def _read_mini(path: Path) -> bytes:

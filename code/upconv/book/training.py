@@ -11,10 +11,34 @@ import torch
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
-__all__ = ["psnr", "reconstruct", "train"]
+__all__ = ["default_tier", "psnr", "reconstruct", "train"]
 
 
-def train(model, images, *, steps, batch_size, learning_rate, seed, device=None, progress=True):
+def default_tier():
+    """Choose the tier of an experiment: "full" where a CUDA device is, "mini" elsewhere.
+
+    Returns
+    -------
+    str
+        The value of the environment variable UPCONV_TIER, if it is set.
+
+    Raises
+    ------
+    ValueError
+        If UPCONV_TIER is neither "mini" nor "full".
+
+    Examples
+    --------
+    >>> default_tier() in ("mini", "full")
+    True
+    """
+    forced = os.environ.get("UPCONV_TIER")
+    if forced not in (None, "mini", "full"):
+        raise ValueError(f'UPCONV_TIER={forced!r} must be "mini" or "full"')
+    return forced or ("full" if torch.cuda.is_available() else "mini")
+
+
+def train(model, images, *, steps, batch_size, learning_rate, seed, device=None, progress=True, callback=None):
     """Train a model to reconstruct images: mean squared error and Adam.
 
     The seed decides the order of the images, which is the same on every device; PyTorch's global generator is left
@@ -39,6 +63,8 @@ def train(model, images, *, steps, batch_size, learning_rate, seed, device=None,
         Where the model is moved and trained, and then stays. None: where it is.
     progress : bool or str
         Whether to show a progress bar; a str is its label. TQDM_DISABLE=1 in the environment hides it.
+    callback : callable, optional
+        Called with the number of steps done, before the first step (0) and after each. The model is in train mode.
 
     Returns
     -------
@@ -82,6 +108,8 @@ def train(model, images, *, steps, batch_size, learning_rate, seed, device=None,
     batches = _shuffled(len(images), batch_size, torch.Generator().manual_seed(seed))
     losses = []
     with _mode(model, training=True), _bar(steps, progress) as bar:
+        if callback:
+            callback(0)
         for step, indices in zip(range(steps), batches, strict=False):
             batch = _as_input(images[indices], model)
             loss = F.mse_loss(model(batch), batch)
@@ -97,6 +125,8 @@ def train(model, images, *, steps, batch_size, learning_rate, seed, device=None,
             if step % 50 == 0:
                 bar.set_postfix(loss=f"{losses[-1]:.4f}", refresh=False)
             bar.update()
+            if callback:
+                callback(step + 1)
     return losses
 
 

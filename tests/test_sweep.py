@@ -1,0 +1,208 @@
+"""The sweeps: complete, resumable, the same through every backend; and their committed tables."""
+
+import csv
+import importlib
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+import sweep
+from upconv.book.blocks import BLOCKS
+
+TOOLS = Path(sweep.__file__).parent
+RESULTS = sorted(sweep.RESULTS.glob("*.csv"))
+
+PROGRAM = """
+import sys, time
+sys.path.insert(0, {tools!r})
+import sweep
+
+def run(name, factor, *, seed, tier, device):
+    time.sleep({pause})
+    return {{"product": factor * seed, "pid": __import__("os").getpid()}}
+
+def settings(tier):
+    return [dict(name=name, factor=factor) for name, factor in (("a", 0.1), ("b", 2), ("c, \\"d\\"", 1e-9))]
+
+if __name__ == "__main__":
+    sys.exit(sweep.main(sweep.Sweep("toy", settings, run)))
+"""
+
+
+@pytest.fixture
+def program(tmp_path):
+    """Write a sweep of three settings whose runs take a while; give the start of its command line."""
+
+    def write(pause=0.0):
+        path = tmp_path / "sweep_toy.py"
+        path.write_text(PROGRAM.format(tools=str(TOOLS), pause=pause))
+        return [sys.executable, str(path), "--folder", str(tmp_path), "--tier", "mini"]
+
+    return write
+
+
+def quietly(command):
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def keys(path):
+    return Counter((row["name"], row["factor"], row["seed"]) for row in sweep.read_rows(path))
+
+
+def every_key(seeds):
+    table = ("a", "0.1"), ("b", "2"), ('c, "d"', "1e-09")
+    return Counter({(*setting, str(seed)): 1 for setting in table for seed in range(seeds)})
+
+
+@pytest.mark.parametrize("options", [[], ["--jobs", "2"], ["--jobs", "2", "--backend", "dask"]])
+def test_every_backend_makes_every_run_once(program, tmp_path, options):
+    assert quietly([*program(), "--seeds", "3", *options]) == "9 runs made; toy.csv is complete\n"
+    assert keys(tmp_path / "toy.csv") == every_key(3)
+    for row in sweep.read_rows(tmp_path / "toy.csv"):
+        assert float(row["product"]) == float(row["factor"]) * int(row["seed"])
+        assert list(row) == ["tier", "name", "factor", "seed", "product", "pid", *sweep.ABOUT]
+        assert row["torch"] and row["processor"] and row["device"] == "cpu"
+        assert time.strptime(row["date"], "%Y-%m-%d")
+    assert quietly([*program(), "--seeds", "3", *options]).startswith("0 runs made")
+    assert quietly([*program(), "--seeds", "4", *options]).startswith("3 runs made")
+    assert keys(tmp_path / "toy.csv") == every_key(4)
+
+
+def test_runs_are_made_in_other_processes(program, tmp_path):
+    quietly([*program(pause=0.3), "--seeds", "2", "--jobs", "2"])
+    assert len({row["pid"] for row in sweep.read_rows(tmp_path / "toy.csv")}) == 2
+
+
+@pytest.mark.parametrize("options", [["--jobs", "2"], ["--jobs", "1"]])
+def test_a_killed_sweep_goes_on_where_it_stopped(program, tmp_path, options):
+    path = tmp_path / "toy.csv"
+    command = [*program(pause=0.4), "--seeds", "4", *options]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    deadline = time.monotonic() + 60
+    while len(sweep.read_rows(path)) < 3 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    before = sweep.read_rows(path)
+    assert 3 <= len(before) < 12
+    made = quietly([*program(), "--seeds", "4", *options])
+    assert made == f"{12 - len(before)} runs made; toy.csv is complete\n"
+    assert sweep.read_rows(path)[: len(before)] == before
+    assert keys(path) == every_key(4)
+
+
+def test_an_interrupted_write_leaves_the_rows_as_they_were(tmp_path, monkeypatch):
+    path = tmp_path / "toy.csv"
+    sweep._append(path, {"tier": "mini", "seed": 0})
+    monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        sweep._append(path, {"tier": "mini", "seed": 1})
+    monkeypatch.undo()
+    assert [row["seed"] for row in sweep.read_rows(path)] == ["0"]
+    sweep._append(path, {"tier": "mini", "seed": 1})
+    assert [row["seed"] for row in sweep.read_rows(path)] == ["0", "1"]
+
+
+def toy(run=lambda seed, tier, device, **_: {"value": seed}, settings=({"name": "a"},)):
+    return sweep.Sweep("toy", lambda tier: list(settings), run)
+
+
+def test_tiers_and_settings_are_told_apart(tmp_path):
+    quiet = dict(folder=tmp_path, progress=False, seeds=2)
+    assert sweep.execute(toy(), tier="mini", **quiet) == 2
+    assert sweep.execute(toy(), tier="full", **quiet) == 2
+    assert sweep.execute(toy(settings=({"name": "a"}, {"name": "b"})), tier="mini", **quiet) == 2
+    rows = sweep.read_rows(tmp_path / "toy.csv")
+    assert Counter((row["tier"], row["name"]) for row in rows) == {("mini", "a"): 2, ("full", "a"): 2, ("mini", "b"): 2}
+
+
+def test_the_runs_of_one_seed_come_before_those_of_the_next(tmp_path):
+    settings = [{"name": name} for name in "abc"]
+    runs = sweep.open_runs(toy(settings=settings), "mini", 2, tmp_path / "toy.csv")
+    assert [(setting["name"], seed) for setting, seed in runs] == [(n, s) for s in (0, 1) for n in "abc"]
+
+
+def test_a_run_that_fails_says_which_and_keeps_the_others(tmp_path):
+    def run(name, *, seed, tier, device):
+        if seed == 1:
+            raise ValueError("broken")
+        return {"value": seed}
+
+    with pytest.raises(ValueError, match="broken") as caught:
+        sweep.execute(toy(run), tier="mini", seeds=2, folder=tmp_path, progress=False)
+    assert "in the run {'name': 'a'}, seed 1, tier mini" in caught.value.__notes__
+    assert [row["seed"] for row in sweep.read_rows(tmp_path / "toy.csv")] == ["0"]
+
+
+def test_other_columns_are_refused(tmp_path):
+    sweep.execute(toy(), tier="mini", seeds=1, folder=tmp_path, progress=False)
+    changed = toy(run=lambda seed, tier, device, **_: {"something_else": seed})
+    with pytest.raises(sweep.SweepError, match=r"toy\.csv has the columns .* rename the file and start anew"):
+        sweep.execute(changed, tier="mini", seeds=2, folder=tmp_path, progress=False)
+
+
+def test_two_sweeps_do_not_write_one_file(tmp_path):
+    with sweep.FileLock(tmp_path / ".toy.lock"):
+        with pytest.raises(sweep.SweepError, match="is being written by another sweep"):
+            sweep.execute(toy(), tier="mini", seeds=1, folder=tmp_path, progress=False)
+        assert sweep.main(toy(), ["--folder", str(tmp_path), "--tier", "mini"]) == 1
+
+
+# the committed tables
+
+
+@pytest.fixture(params=RESULTS, ids=lambda path: path.stem)
+def table(request):
+    """Give the program and the rows of a committed table."""
+    return importlib.import_module(f"sweep_{request.param.stem}").SWEEP, sweep.read_rows(request.param)
+
+
+def test_there_is_a_table():
+    assert RESULTS
+
+
+def test_a_committed_table_is_complete(table):
+    program, rows = table
+    for tier in {row["tier"] for row in rows}:
+        settings = program.settings(tier)
+        here = [row for row in rows if row["tier"] == tier]
+        seeds = {int(row["seed"]) for row in here}
+        assert seeds == set(range(len(seeds))) and len(seeds) >= 5
+        found = Counter(sweep._key(row, settings[0]) for row in here)
+        assert set(found.values()) == {1}
+        assert len(found) == len(settings) * len(seeds)
+        assert all(
+            math.isfinite(float(row[name])) for row in here for name in row if name.startswith(("energy", "psnr"))
+        )
+
+
+def test_a_row_comes_out_again(table):
+    """Made anew, in this environment; training magnifies the processors' different rounding, so digits may differ."""
+    program, rows = table
+    row = min((row for row in rows if row["tier"] == "mini"), key=lambda row: (float(row["seconds"]), row["seed"]))
+    [setting] = [s for s in program.settings("mini") if all(str(s[name]) == row[name] for name in s)]
+    again = sweep._make_run(program.run, setting, int(row["seed"]), "mini", "cpu")
+    for name, value in again.items():
+        if name.startswith("psnr"):
+            assert value == pytest.approx(float(row[name]), abs=0.2), name
+        elif name not in (*sweep.ABOUT, *setting, "tier", "seed"):
+            assert value == pytest.approx(float(row[name]), rel=0.3, abs=2e-5), name
+    start = [name for name in again if name.endswith("_0")]
+    assert start
+    for name in start:  # before any training there is nothing to magnify
+        assert again[name] == pytest.approx(float(row[name]), rel=1e-3, abs=1e-7), name
+
+
+def test_the_checkerboard_sweep_has_every_block():
+    [path] = [path for path in RESULTS if path.stem == "checkerboard"]
+    with open(path, newline="") as file:
+        assert {row["upsampling"] for row in csv.DictReader(file)} == set(BLOCKS)
