@@ -7,7 +7,7 @@ import torch
 from skimage.metrics import peak_signal_noise_ratio
 from torch import nn
 
-from upconv.book.training import psnr, reconstruct, train
+from upconv.book.training import default_tier, psnr, reconstruct, train
 
 SETTINGS = dict(steps=6, batch_size=4, learning_rate=0.01, seed=0, progress=False)
 
@@ -101,6 +101,36 @@ def test_every_step_is_one_of_adam(images):
         nn.functional.mse_loss(reference(batch), batch).backward()
         optimizer.step()
     assert torch.equal(model.conv.weight, reference.conv.weight)
+
+
+def test_the_callback_sees_the_model_before_the_first_step_and_after_each(images):
+    model, seen = Spy(), []
+
+    def look(step):
+        seen.append((step, model.conv.weight.detach().clone()))
+        reconstruct(model, images)  # a measurement changes nothing
+
+    train(model, images, callback=look, **SETTINGS)
+    assert [step for step, _ in seen] == list(range(7))
+    assert not torch.equal(seen[0][1], seen[1][1])
+    assert torch.equal(seen[6][1], model.conv.weight)
+    without, weights = trained(images)
+    other = small_model()
+    assert train(other, images, callback=lambda step: reconstruct(other, images), **SETTINGS) == without
+    assert all(map(torch.equal, other.state_dict().values(), weights))
+
+
+def test_the_tier_follows_the_device_and_can_be_forced(monkeypatch):
+    monkeypatch.delenv("UPCONV_TIER", raising=False)
+    for available, tier in ((False, "mini"), (True, "full")):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda available=available: available)
+        assert default_tier() == tier
+        monkeypatch.setenv("UPCONV_TIER", "full" if tier == "mini" else "mini")
+        assert default_tier() != tier
+        monkeypatch.delenv("UPCONV_TIER")
+    monkeypatch.setenv("UPCONV_TIER", "maxi")
+    with pytest.raises(ValueError, match="UPCONV_TIER='maxi' must be"):
+        default_tier()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
