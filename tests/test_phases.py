@@ -256,7 +256,39 @@ def test_a_wave_stands_at_its_frequency_in_any_direction(size, cycles):
 def test_power_inside_the_circle_is_counted_once():
     image = torch.randn(1, 1, 16, 16, generator=torch.Generator().manual_seed(0)).double()
     frequencies = torch.fft.fftfreq(16)
-    radius = (torch.hypot(frequencies[:, None], frequencies) * 16).round().long()
+    radius = torch.hypot(frequencies[:, None], frequencies)
+    nearest = torch.where(radius <= 0.5, (radius * 16).round().long(), -1)
     power = torch.fft.fft2(image - image.mean()).abs().square()[0, 0] / 256
     for entry, value in enumerate(radial_spectrum(image)[0]):
-        assert value.item() == pytest.approx(power[radius == entry].mean().item(), abs=1e-12)
+        assert value.item() == pytest.approx(power[nearest == entry].mean().item(), abs=1e-12)
+
+
+@pytest.mark.parametrize("size", [(7, 8), (8, 7), (11, 40), (15, 64), (5, 8), (8, 8)])
+def test_the_finest_stripes_are_in_the_last_entry(size):
+    stripes = torch.tensor([1.0, -1.0]).repeat(32)[: size[1]].expand(1, 1, *size)
+    spectrum = radial_spectrum(stripes if size[1] % 2 == 0 else stripes[..., : size[1]])
+    assert spectrum.argmax().item() == min(size) // 2
+
+
+def test_the_pattern_itself_is_measured_in_the_images_units():
+    smooth = torch.sin(torch.arange(64) / 9).double().expand(1, 1, 64, 64)
+    for amplitude in (0.01, 0.1, 1):
+        pattern = amplitude * (board(64) - 0.25)
+        for contrast in (0.5, 2):
+            found = checkerboard_energy(contrast * smooth + pattern, 2, relative=False).item()
+            assert found == pytest.approx(pattern.square().mean().item(), rel=0.05)
+    both = torch.cat([board(64), 2 * board(64)], dim=1)
+    assert checkerboard_energy(both, 2, relative=False).item() == pytest.approx(5 * 0.1875)
+
+
+def test_a_bright_flat_channel_hides_nothing():
+    bright, pattern = torch.full((1, 1, 32, 32), 1e6), 0.1 * board(32).float()
+    assert checkerboard_energy(torch.cat([bright, pattern], dim=1), 2).item() == pytest.approx(1)
+    steps = (0.5 + 0.03 * board(32)).to(torch.bfloat16)
+    assert checkerboard_energy(steps, 2).item() == pytest.approx(checkerboard_energy(steps.double(), 2).item())
+
+
+def test_an_image_is_measured_by_itself():
+    images = torch.rand(4, 2, 20, 31, generator=torch.Generator().manual_seed(0))
+    together = checkerboard_energy(images, 2)
+    torch.testing.assert_close(together, torch.cat([checkerboard_energy(image[None], 2) for image in images]))

@@ -34,9 +34,10 @@ def run(upsampling, steps, batch_size, learning_rate, *, seed, tier, device):
     Returns
     -------
     dict
-        For each of these (`_0`, `_20`, `_200`, `_end`): `energy`, the checkerboard energy at stride 2, mean over the
-        images; `double`, that at the doubled period; `average`, the energy of the mean of all images, in which what
-        images show by chance cancels; and `psnr`, mean over the images, in dB.
+        For each of these (`_0`, `_20`, `_200`, `_end`): `energy`, the checkerboard energy of the images at stride 2,
+        their mean; `median`, their median; `pattern`, the mean square of the pattern itself; `double`, the mean energy
+        at the doubled period; `average`, `average_pattern` and `average_double`, the same of the mean of all images, in
+        which what images show by chance cancels; and `psnr`, mean over the images, in dB.
     """
     torch.manual_seed(seed)
     model = Autoencoder(upsampling)
@@ -47,11 +48,20 @@ def run(upsampling, steps, batch_size, learning_rate, *, seed, tier, device):
     def measure(step):
         if step in EARLY or step == steps:
             images = reconstruct(model, test_images)
+            average = images.mean(dim=0, keepdim=True)
+            energy = checkerboard_energy(images, stride=2)
+            found = dict(
+                energy=energy.mean(),
+                median=energy.median(),
+                pattern=checkerboard_energy(images, stride=2, relative=False).mean(),
+                double=checkerboard_energy(images, stride=2, double=True).mean(),
+                average=checkerboard_energy(average, stride=2),
+                average_pattern=checkerboard_energy(average, stride=2, relative=False),
+                average_double=checkerboard_energy(average, stride=2, double=True),
+                psnr=psnr(images, test_images.float() / 255).mean(),
+            )
             name = "end" if step == steps else step
-            measures[f"energy_{name}"] = checkerboard_energy(images, stride=2).mean().item()
-            measures[f"double_{name}"] = checkerboard_energy(images, stride=2, double=True).mean().item()
-            measures[f"average_{name}"] = checkerboard_energy(images.mean(dim=0, keepdim=True), stride=2).item()
-            measures[f"psnr_{name}"] = psnr(images, test_images.float() / 255).mean().item()
+            measures.update({f"{measure}_{name}": value.item() for measure, value in found.items()})
 
     train(
         model,

@@ -66,24 +66,27 @@ def phase_gains(weight, stride):
     )
 
 
-def checkerboard_energy(images, stride, *, double=False):
+def checkerboard_energy(images, stride, *, double=False, relative=True):
     """Measure what share of an image's energy is a pattern with the period of the stride: a checkerboard.
 
     Parameters
     ----------
     images : torch.Tensor, shape (N, C, H, W)
-        Real, with any range of values; H and W of at least 2 * stride (4 * stride if `double`), odd or even.
+        Real, in any units; H and W of at least 2 * stride (4 * stride if `double`), odd or even.
     stride : int
         The period to look for, in pixels, at least 2.
     double : bool
         Measure instead the patterns with the period 2 * stride that do not have the period `stride`. Nearest upsampling
         by `stride` and a convolution leave next to nothing at the stride's own period *by construction*, so a
         comparison with other layers should look here too.
+    relative : bool
+        Whether to give the share of the image's energy; otherwise the mean square of the pattern itself, in the square
+        of the images' units, summed over channels. A share can fall because the image around the pattern grows.
 
     Returns
     -------
     torch.Tensor of float64, shape (N,)
-        From 0 (no such pattern, or a constant image) to 1 (nothing else). Differentiable.
+        From 0 (no such pattern, or a constant image) to 1 (nothing else), if `relative`. Differentiable.
 
     Raises
     ------
@@ -97,12 +100,13 @@ def checkerboard_energy(images, stride, *, double=False):
     The image is looked at through overlapping square windows of 16 periods (at most the whole image), with weights w
     that fall off towards the window's edge (Hann) and sum to 1. In each window the pixels fall into stride * stride
     phases, by row and column modulo the stride. With W_f the sum of the weights of phase f, m_f its weighted mean, m
-    the weighted mean of the window and M that of the whole channel,
+    the weighted mean of the window and M the mean of these over the channel's windows,
 
         energy = sum of W_f (m_f - m)**2 / sum of w (x - M)**2,
 
     the upper sum over phases, the lower over pixels, and both over all windows and channels: an analysis of variance
-    with the phase as its factor. So the share lies in [0, 1] and does not change with brightness or contrast. It is
+    with the phase as its factor. So the share lies in [0, 1] and does not change with brightness or contrast (but for
+    the images' own rounding: what varies by less than the rounding of a channel's level counts as constant). It is
     the energy at the frequencies (a, b) / stride other than 0, each as wide as a window resolves, so a pattern whose
     strength or sign changes slowly across the image counts too. Windows have the same size in images of any size, so
     their values can be compared (in images smaller than a window the bands are wider). With `double`, the phases
@@ -113,8 +117,8 @@ def checkerboard_energy(images, stride, *, double=False):
     noise of that size 0.006 and 0.011; Fashion-MNIST with its 28 x 28 pixels 0.0009 and 0.03, since finely striped
     shirts are checkerboards to it. With `double`: 0.0004 and 0.02, 0.0012 and 0.007, 0.006 and 0.014; 0.014 and 0.11.
 
-    Adding a pattern raises the value as soon as the pattern is stronger than what the image has of it by chance.
-    Differences at the level of the rounding of the images' dtype count as none.
+    Adding a pattern raises the value, unless the image has the same pattern in antiphase; then only once it is more
+    than twice as strong as that.
 
     Examples
     --------
@@ -130,17 +134,20 @@ def checkerboard_energy(images, stride, *, double=False):
     stride = _period(stride)
     images = _checked(images, (4 if double else 2) * stride)
     period = 2 * stride if double else stride
-    level = images.double().square().mean(dim=(2, 3)).sum(dim=1)
+    level = images.double().square().mean(dim=(2, 3))  # (N, C)
     x = images.double() - images.double().mean(dim=(2, 3), keepdim=True)  # the result is the same, the rounding less
     height, width = (_windows(size, period).to(x.device) for size in x.shape[2:])
     middle = height @ x @ width.T  # (N, C, windows down, windows across)
-    total = (height @ x.square() @ width.T).sum(dim=(1, 2, 3))
-    total = total - (middle.mean(dim=(2, 3)).square() * middle[0, 0].numel()).sum(dim=1)
+    total = (height @ x.square() @ width.T).mean(dim=(2, 3)) - middle.mean(dim=(2, 3)).square()
     coarse = _by_phase(x, height, width, stride) if double else middle.square()
-    between = (_by_phase(x, height, width, period).sum(dim=(1, 2, 3)) - coarse.sum(dim=(1, 2, 3))).clamp(min=0)
+    between = _by_phase(x, height, width, period).sum(dim=(2, 3)) - coarse.sum(dim=(2, 3))
+    between = between.clamp(min=0) / middle[0, 0].numel()  # the mean over the windows, as `total` is
     rounding = torch.finfo(images.dtype if images.is_floating_point() else torch.float64).eps
-    constant = total <= (4 * rounding) ** 2 * level * middle[0, 0].numel()
-    return torch.where(constant, 0, between / torch.where(constant, 1, total)).clamp(max=1)
+    varies = total > rounding**2 * level
+    total, between = (torch.where(varies, value, 0).sum(dim=1) for value in (total, between))
+    if not relative:
+        return between
+    return torch.where(total > 0, between / torch.where(total > 0, total, 1), 0).clamp(max=1)
 
 
 def radial_spectrum(images):
@@ -154,9 +161,9 @@ def radial_spectrum(images):
     Returns
     -------
     torch.Tensor of float64, shape (N, min(H, W) // 2 + 1)
-        Entry k belongs to the frequency k / min(H, W) in cycles per pixel, up to 1/2, the highest along an axis (the
-        corners of the spectrum beyond it are left out). White noise has its variance everywhere. The mean is removed.
-        Differentiable.
+        Entry k holds the frequencies nearest to k / min(H, W) in cycles per pixel, up to 1/2, the highest along an axis
+        (the corners of the spectrum beyond it are left out). The mean is removed; apart from entry 0, white noise has
+        its variance everywhere. Differentiable.
 
     Raises
     ------
@@ -182,8 +189,9 @@ def radial_spectrum(images):
     power = torch.fft.fft2(images - images.mean(dim=(2, 3), keepdim=True)).abs().square() / (height * width)
     rows, columns = (torch.fft.fftfreq(size, dtype=torch.float64, device=images.device) for size in (height, width))
     shorter = min(height, width)
-    entry = (torch.hypot(rows[:, None], columns) * shorter).round().long().flatten()
-    counted = entry <= shorter // 2
+    radius = torch.hypot(rows[:, None], columns).flatten()
+    entry = (radius * shorter).round().long().clamp(max=shorter // 2)
+    counted = radius <= 0.5
     sums = power.new_zeros(len(images), shorter // 2 + 1)
     sums = sums.index_add(1, entry[counted], power.mean(dim=1).flatten(1)[:, counted])
     return sums / entry[counted].bincount(minlength=shorter // 2 + 1)
