@@ -1,4 +1,5 @@
 import io
+import itertools
 import math
 
 import numpy as np
@@ -120,6 +121,23 @@ def test_the_callback_sees_the_model_before_the_first_step_and_after_each(images
     assert all(map(torch.equal, other.state_dict().values(), weights))
 
 
+def test_a_warmup_raises_the_learning_rate_step_by_step(images):
+    sizes = {}
+    for warmup in (0, 1, 4):
+        torch.manual_seed(0)
+        model, weights = Spy(), []
+
+        def look(step, model=model, weights=weights):
+            weights.append(model.conv.bias.detach().clone())
+
+        train(model, images, callback=look, warmup=warmup, **SETTINGS)
+        sizes[warmup] = [(b - a).abs().item() for a, b in itertools.pairwise(weights)]
+    assert sizes[0] == sizes[1]
+    assert sizes[0][0] == pytest.approx(0.01, rel=1e-3)  # Adam's first step has the size of the learning rate
+    assert sizes[4][0] == pytest.approx(0.01 / 4, rel=1e-3)
+    assert sizes[4][1] == pytest.approx(0.01 / 2, rel=0.2)
+
+
 def test_the_tier_follows_the_device_and_can_be_forced(monkeypatch):
     monkeypatch.delenv("UPCONV_TIER", raising=False)
     for available, tier in ((False, "mini"), (True, "full")):
@@ -232,6 +250,8 @@ def test_the_progress_bar(monkeypatch, images, progress, disabled, shown):
         ({"batch_size": 11}, ValueError, "batch_size=11 must be from 1 to 10, the number of images"),
         ({"learning_rate": 0}, ValueError, "learning_rate=0 must be a finite number above 0"),
         ({"learning_rate": math.nan}, ValueError, "learning_rate=nan"),
+        ({"warmup": -1}, ValueError, "warmup=-1 must be an int of at least 0"),
+        ({"warmup": 1.5}, ValueError, "warmup=1.5 must be an int"),
     ],
 )
 def test_errors_of_the_settings(images, settings, error, message):

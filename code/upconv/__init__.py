@@ -12,12 +12,14 @@ from upconv.arithmetic import (
     overlap_counts,
     solve_conv_transpose,
 )
+from upconv.convert import audit, rewrite
 from upconv.phases import checkerboard_energy, phase_gains, radial_spectrum
 from upconv.projection import conv_transpose_to_upsample_conv, is_upsample_conv
 from upconv.rewrites import conv_transpose_to_subpixel, upsample_conv_to_conv_transpose, upsample_conv_to_subpixel
 
 __all__ = [
     "ConvTransposeSetting",
+    "audit",
     "checkerboard_energy",
     "conv_matrix",
     "conv_output_size",
@@ -29,6 +31,7 @@ __all__ = [
     "overlap_counts",
     "phase_gains",
     "radial_spectrum",
+    "rewrite",
     "solve_conv_transpose",
     "upsample_conv_to_conv_transpose",
     "upsample_conv_to_subpixel",

@@ -80,6 +80,8 @@ def working_copy(weight):
 
 def spread(kernel, dilation):
     """Insert dilation - 1 zeros between the taps."""
+    if tuple(dilation) == (1, 1):
+        return kernel
     kh, kw = ((size - 1) * d + 1 for size, d in zip(kernel.shape[2:], dilation, strict=True))
     result = kernel.new_zeros(*kernel.shape[:2], kh, kw)
     result[:, :, :: dilation[0], :: dilation[1]] = kernel
@@ -88,13 +90,11 @@ def spread(kernel, dilation):
 
 def convolved(kernel, dim, taps):
     """Convolve a kernel with taps along one of its axes, as polynomials are multiplied."""
-    shape = list(kernel.shape)
-    size = shape[dim]
-    shape[dim] = size + len(taps) - 1
-    result = kernel.new_zeros(shape)
-    for position, tap in enumerate(taps.tolist()):
-        result.narrow(dim, position, size).add_(kernel, alpha=tap)
-    return result
+    moved = []
+    for position, tap in enumerate(taps):
+        sides = [0, 0] * (kernel.dim() - 1 - dim) + [position, len(taps) - 1 - position]
+        moved.append(nn.functional.pad(kernel * tap if tap != 1 else kernel, sides))
+    return sum(moved[1:], start=moved[0])
 
 
 def swapped_channels(kernel, groups):
@@ -158,14 +158,17 @@ def nearest_repeats_evenly(mode, scale):
 def interpolation(mode, scale):
     """Taps of the interpolation, the position of pixel 0's first copy in them, and how far it looks beyond a pixel."""
     if mode.startswith("nearest") or scale == 1:
-        return torch.ones(scale, dtype=torch.float64, device="cpu"), 0, 0
+        return [1.0] * scale, 0, 0
     if mode == "bilinear":
         length, offset, radius = 2 * scale - scale % 2, scale // 2, 1
     else:
         length, offset, radius = 4 * scale - scale % 2, scale + scale // 2, 2
-    distance = ((torch.arange(length, dtype=torch.float64, device="cpu") - offset + 0.5) / scale - 0.5).abs()
-    if mode == "bilinear":
-        return 1 - distance, offset, radius
-    near = (1.25 * distance - 2.25) * distance**2 + 1  # cubic convolution with a = -0.75, as in PyTorch
-    far = -0.75 * (((distance - 5) * distance + 8) * distance - 4)
-    return torch.where(distance <= 1, near, far), offset, radius
+    distances = [abs((position - offset + 0.5) / scale - 0.5) for position in range(length)]
+    return [1 - distance if mode == "bilinear" else _cubic(distance) for distance in distances], offset, radius
+
+
+def _cubic(distance):
+    """Cubic convolution with a = -0.75, as in PyTorch."""
+    if distance <= 1:
+        return (1.25 * distance - 2.25) * distance**2 + 1
+    return -0.75 * (((distance - 5) * distance + 8) * distance - 4)

@@ -231,7 +231,7 @@ def _places(settings, size, mode, axis):
         basis = torch.zeros(max(extent, span), size, dtype=torch.float64, device="cpu")
         for tap in range(size):
             begin = max(0, shift) + tap
-            basis[begin : begin + len(stamp), tap] = stamp
+            basis[begin : begin + len(stamp), tap] = torch.tensor(stamp, dtype=torch.float64, device="cpu")
         before = size - 1 - padding + shift + offset - radius * stride
         after = extent - stride - padding + settings.output_padding[axis] - shift - offset - radius * stride
         places.append(_Axis(basis.to(settings.weight.device), max(0, -shift), radius, (before, after)))

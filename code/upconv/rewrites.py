@@ -8,7 +8,6 @@ is not exact is refused with an error that says why.
 from collections import OrderedDict
 from typing import NamedTuple
 
-import torch
 from torch import nn
 
 from upconv._layers import (
@@ -162,7 +161,7 @@ def upsample_conv_to_subpixel(upsample, conv, *, input_size=None):
 class _Axis(NamedTuple):
     """One axis of the composite: the interpolation's taps, and where the output begins and ends."""
 
-    taps: torch.Tensor  # of the interpolation, float64
+    taps: list[float]  # of the interpolation
     extension: type  # of the padding layer that extends the input
     pad: tuple[int, int]  # pixels by which it does
     padding: int
@@ -180,15 +179,22 @@ def _parts(upsample, conv, input_size):
             f"it is"
         )
     scale, size = _scale(upsample, input_size)
-    height, width = (_axis(upsample.mode, conv, scale[axis], axis) for axis in range(2))
-    kernel = spread(working_copy(conv.weight), conv.dilation).flip(2, 3)
+    pads, kernel, settings, crop = composite(upsample.mode, scale, conv, working_copy(conv.weight))
+    layer = made(nn.ConvTranspose2d, kernel, None if conv.bias is None else conv.bias.detach(), conv, **settings)
+    return pads, layer, crop, size
+
+
+def composite(mode, scale, conv, weight):
+    """Compose an upsampling and a convolution: pads, kernel in ConvTranspose2d's layout, settings and crop.
+
+    `conv` gives the settings, with a padding of an int or a (before, after) pair for each axis; `weight` the values, of
+    which the kernel is a differentiable function. What is not exact is a ValueError.
+    """
+    height, width = (_axis(mode, conv, scale[axis], axis) for axis in range(2))
+    kernel = spread(weight, conv.dilation).flip(2, 3)
     kernel = convolved(convolved(kernel, 2, height.taps), 3, width.taps)
     kernel = swapped_channels(kernel, conv.groups)  # (in, out / groups, kh, kw)
-    layer = made(
-        nn.ConvTranspose2d,
-        kernel,
-        None if conv.bias is None else conv.bias.detach(),
-        conv,
+    settings = dict(
         stride=scale,
         padding=(height.padding, width.padding),
         output_padding=(height.output_padding, width.output_padding),
@@ -197,7 +203,7 @@ def _parts(upsample, conv, input_size):
         pads = [pad_layer(height.extension, height.pad, width.pad)]
     else:
         pads = [pad_layer(height.extension, height.pad, (0, 0)), pad_layer(width.extension, (0, 0), width.pad)]
-    return [pad for pad in pads if pad], layer, crop_layer(height.crop, width.crop), size
+    return [pad for pad in pads if pad], kernel, settings, crop_layer(height.crop, width.crop)
 
 
 def _axis(mode, conv, scale, axis):
@@ -205,7 +211,8 @@ def _axis(mode, conv, scale, axis):
     if conv.padding == "same":
         before, after = reach // 2, reach - reach // 2
     else:
-        before = after = 0 if conv.padding == "valid" else conv.padding[axis]
+        padding = 0 if conv.padding == "valid" else conv.padding[axis]
+        before, after = padding if isinstance(padding, tuple) else (padding, padding)
     taps, offset, radius = interpolation(mode, scale)
     extension = _extension(mode, conv.padding_mode, max(before, after), scale, ("height", "width")[axis])
     if extension is nn.ZeroPad2d:  # needed only where the convolution looks at nothing but its own zeros
@@ -257,14 +264,19 @@ def _scale(upsample, input_size):
             f"all pixels; use such a scale, or leave this pair as it is"
         )
     scale = tuple(int(factor) for factor in factors)
-    for factor in scale:
-        if upsample.mode.startswith("nearest") and not nearest_repeats_evenly(upsample.mode, factor):
-            raise ValueError(
-                f'upsample with mode="{upsample.mode}" and a scale of {factor} does not repeat every pixel {factor} '
-                f"times: PyTorch rounds 1/{factor} to float32 and reads a wrong pixel at some places; use "
-                + ('mode="nearest-exact"' if upsample.mode == "nearest" else "a smaller scale")
-            )
+    check_nearest(upsample.mode, scale)
     return scale, size
+
+
+def check_nearest(mode, scale):
+    """Refuse a scale at which PyTorch's nearest upsampling does not repeat every pixel equally often."""
+    for factor in scale:
+        if mode.startswith("nearest") and not nearest_repeats_evenly(mode, factor):
+            raise ValueError(
+                f'upsample with mode="{mode}" and a scale of {factor} does not repeat every pixel {factor} '
+                f"times: PyTorch rounds 1/{factor} to float32 and reads a wrong pixel at some places; use "
+                + ('mode="nearest-exact"' if mode == "nearest" else "a smaller scale")
+            )
 
 
 def _extension(mode, padding_mode, padding, scale, name):

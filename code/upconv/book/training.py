@@ -38,7 +38,9 @@ def default_tier():
     return forced or ("full" if torch.cuda.is_available() else "mini")
 
 
-def train(model, images, *, steps, batch_size, learning_rate, seed, device=None, progress=True, callback=None):
+def train(
+    model, images, *, steps, batch_size, learning_rate, seed, warmup=0, device=None, progress=True, callback=None
+):
     """Train a model to reconstruct images: mean squared error and Adam.
 
     The seed decides the order of the images, which is the same on every device; PyTorch's global generator is left
@@ -56,9 +58,12 @@ def train(model, images, *, steps, batch_size, learning_rate, seed, device=None,
     batch_size : int
         From 1 to N.
     learning_rate : float
-        Adam's, the same in every step; above 0.
+        Adam's; above 0.
     seed : int
         Of the order of the images.
+    warmup : int
+        In step i, counted from 1, the learning rate is `learning_rate * min(1, i / warmup)`; with 0 it is the same in
+        every step.
     device : str, torch.device or None
         Where the model is moved and trained, and then stays. None: where it is.
     progress : bool or str
@@ -76,7 +81,7 @@ def train(model, images, *, steps, batch_size, learning_rate, seed, device=None,
     TypeError
         If `images` is not uint8 or floating point, or `steps` or `batch_size` is not an int.
     ValueError
-        If `steps`, `batch_size` or `learning_rate` is out of its range.
+        If `steps`, `batch_size`, `learning_rate` or `warmup` is out of its range.
     FloatingPointError
         If a loss is infinite or not a number; the weights are then those before that step.
 
@@ -99,6 +104,8 @@ def train(model, images, *, steps, batch_size, learning_rate, seed, device=None,
             raise TypeError(f"{name}={value!r} must be an int of at least 1")
     if steps < 1:
         raise ValueError(f"steps={steps} must be at least 1")
+    if not isinstance(warmup, int) or warmup < 0:
+        raise ValueError(f"warmup={warmup!r} must be an int of at least 0")
     if not 1 <= batch_size <= len(images):
         raise ValueError(f"batch_size={batch_size} must be from 1 to {len(images)}, the number of images")
     if not 0 < learning_rate < math.inf:
@@ -119,6 +126,8 @@ def train(model, images, *, steps, batch_size, learning_rate, seed, device=None,
                     f"the loss is {losses[-1]} in step {step} of {steps}; check that the images are finite, or lower "
                     f"learning_rate={learning_rate!r}"
                 )
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate * min(1, (step + 1) / max(1, warmup))
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
