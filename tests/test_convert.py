@@ -85,8 +85,9 @@ def alias(model, x):
 
 
 def into(model, x):
+    halves = x[:, :4] + 1, x[:, 4:] + 1
     large = F.interpolate(x, scale_factor=2)
-    torch.cat([x[:, :4] + 1, x[:, 4:] + 1], dim=1, out=x)
+    torch.cat(halves, dim=1, out=x)
     return model.c(large)
 
 
@@ -221,8 +222,10 @@ def test_with_gradients_everything_is_computed_as_before():
 def test_modes_that_could_not_be_seen_to_are_left_alone():
     model = nn.Sequential(up(), conv(), nn.ReLU(inplace=True))
     new = rewrite(model, "conv_transpose", example_inputs=(X.float(),)).model
+    small = X.float()
     with torch.inference_mode():
-        assert torch.equal(model(X.float()), new(X.float()))
+        for x in (small, small + 0):
+            assert torch.equal(model(x), new(x))
     with torch.no_grad():
         assert torch.equal(torch.vmap(model)(X.float()[:, None]), torch.vmap(new)(X.float()[:, None]))
         with torch.autocast("cpu"):
@@ -250,6 +253,34 @@ def test_modes_that_could_not_be_seen_to_are_left_alone():
             one.zero_grad()
             one(X).backward()
     assert torch.equal(model.c.weight.grad, new.c.weight.grad)
+
+
+def test_a_change_that_was_not_seen_is_an_error_and_no_wrong_result():
+    def hidden(model, x):
+        large = model.u(x)
+        with torch._C.DisableTorchFunction():
+            x.mul_(3)
+        return model.c(large) if model.direct else model.c(large.relu())
+
+    for direct in (True, False):
+        model = Model(hidden, u=up(), c=conv()).double()
+        model.direct = direct
+        with pytest.raises(RuntimeError, match=r"changed in place after it had been upsampled.*use the original model"):
+            rewrite(model, "conv_transpose", example_inputs=(X,))
+
+
+def test_the_reasons_are_the_real_ones():
+    for case, reason in (
+        ("crop, then padding", "it is cropped before a convolution that pads"),
+        ("reflected and padded", "reflect padding is followed by a convolution with padding"),
+        ("stride 2", "its convolution has stride"),
+        ("grouped skip", "a convolution with groups"),
+        ("fraction", "the scale (1.5, 1.5) is not whole"),
+        ("align_corners", "with align_corners=True the weights change"),
+        ("activation between", "its values are needed by relu"),
+        ("no conv", "no convolution reads it"),
+    ):
+        assert reason in rewrite(built(case), "conv_transpose", example_inputs=(X,)).report[0]["reason"]
 
 
 def test_wrong_calls_fail_as_before():
@@ -352,7 +383,9 @@ def test_forwards_that_cannot_be_followed_are_refused():
     for call in (lambda: rewrite(model, "conv_transpose", example_inputs=(X,)), lambda: audit(model, X)):
         with pytest.raises(ValueError, match="the forward of 1 is set on the instance"):
             call()
-    scripted = torch.jit.trace(nn.Sequential(up(), conv()).double(), X)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        scripted = torch.jit.trace(nn.Sequential(up(), conv()).double(), X)
     with pytest.raises(ValueError, match="the forward of the model is compiled"):
         rewrite(scripted, "subpixel")
 
