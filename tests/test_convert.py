@@ -84,6 +84,32 @@ def alias(model, x):
     return model.c(large)
 
 
+def other_shape(model, x):
+    large = model.u(x)
+    if len(x) == 1:
+        large.squeeze_(0)
+        return x * large.dim() * large.shape[0] * large.size(-1)
+    return model.c(large)
+
+
+def array_after_cat(model, x):
+    large = model.u(x)
+    if len(x) == 1:
+        sums = large.mean()
+        joined = torch.cat([large, model.u(x.clone())], 1)
+        large.numpy()[:] = 0
+        return model.c(joined[:, :8]) * sums
+    return model.c(large)
+
+
+def sum_after_cat(model, x):
+    large, other = model.u(x), model.u(model.p(x))
+    half = large.sigmoid()
+    joined = torch.cat([large, other], 1)
+    large += half
+    return model.d(joined), large
+
+
 def into(model, x):
     halves = x[:, :4] + 1, x[:, 4:] + 1
     large = F.interpolate(x, scale_factor=2)
@@ -152,6 +178,9 @@ FUSED = {
     "changed after a pad or a cat": (kept_views, dict(c=conv(), d=conv(16)), None),
     "values changed before a pad or a cat": (values_first, dict(c=conv(), d=conv(16)), None),
     "an alias changed": (alias, dict(c=conv()), 0),
+    "another shape, in place": (other_shape, dict(u=up(), c=conv()), 1),
+    "an array, after a cat": (array_after_cat, dict(u=up(), c=conv()), 1),
+    "changed in place after a cat": (sum_after_cat, dict(u=up(), d=conv(16), p=conv(8, 8)), 0),
     "changed through out": (into, dict(c=conv()), 0),
     "cat with an empty vector": (lambda m, x: m.c(torch.cat([m.u(x), x.new_zeros(0)], 1)), dict(u=up(), c=conv()), None),
     "settings of length 1": (lambda m, x: F.conv2d(F.interpolate(x, scale_factor=2), m.c.weight, None, [1], [1], [1]), dict(c=conv()), 1),
@@ -194,6 +223,8 @@ def test_waiting_upsamplings_change_nothing_and_are_reported(case):
     result = rewrite(model, "conv_transpose", example_inputs=(X,))
     assert_same(model, result.model, X)
     assert_same(model, result.model, torch.randn(1, 8, 7, 7).double() if "skip" not in case else X)
+    if "skip" not in case:
+        assert_same(model, result.model, X[:1])
     if expected is not None:
         assert result.counts["rewritten"] == expected, result.report
     for row in result.report:
@@ -255,18 +286,23 @@ def test_modes_that_could_not_be_seen_to_are_left_alone():
     assert torch.equal(model.c.weight.grad, new.c.weight.grad)
 
 
-def test_a_change_that_was_not_seen_is_an_error_and_no_wrong_result():
+@pytest.mark.parametrize("direct", [True, False])
+def test_a_change_that_was_not_seen_is_an_error_and_no_wrong_result(direct):
     def hidden(model, x):
         large = model.u(x)
-        with torch._C.DisableTorchFunction():
-            x.mul_(3)
-        return model.c(large) if model.direct else model.c(large.relu())
+        if len(x) == 1:
+            with torch._C.DisableTorchFunction():
+                x.mul_(3)
+        return model.c(large) if direct else model.c(large.relu())
 
-    for direct in (True, False):
-        model = Model(hidden, u=up(), c=conv()).double()
-        model.direct = direct
-        with pytest.raises(RuntimeError, match=r"changed in place after it had been upsampled.*use the original model"):
-            rewrite(model, "conv_transpose", example_inputs=(X,))
+    model = Model(hidden, u=up(), c=conv()).double()
+    seen = rewrite(model, "conv_transpose", example_inputs=(X[:1],))
+    assert "the model fails if it waits: RuntimeError: a tensor was changed in place" in seen.report[0]["reason"]
+    assert_same(model, seen.model, X[:1])
+    if direct:
+        new = rewrite(model, "conv_transpose", example_inputs=(X,)).model
+        with torch.no_grad(), pytest.raises(RuntimeError, match=r"changed in place after .*use the original model"):
+            new(X[:1].clone())
 
 
 def test_the_reasons_are_the_real_ones():
@@ -331,7 +367,7 @@ def test_half_precision_and_channels_last():
 def test_the_new_model_can_be_copied_pickled_trained_exported_and_rewritten_again():
     model = nn.Sequential(up(), conv()).double()
     new = rewrite(model, "conv_transpose", example_inputs=(X,)).model
-    assert isinstance(new, nn.Sequential) and type(new).__name__ == "Sequential"
+    assert type(new) is nn.Sequential
     assert list(new.state_dict()) == list(model.state_dict()) and "forward" not in vars(new)
     twin = copy.deepcopy(new)
     with torch.no_grad():
@@ -368,6 +404,116 @@ def waits(model):
     names = {event.name for event in profile.events()}
     assert ("aten::conv_transpose2d" in names) != any("upsample" in name for name in names)
     return "aten::conv_transpose2d" in names
+
+
+class Leaking(nn.Module):
+    """Keeps what it upsampled, in itself, in a hook's list and in an object that it returns."""
+
+    class Output(dict):
+        pass
+
+    def __init__(self):
+        super().__init__()
+        self.up, self.c, self.seen, self.kept = up(), conv(), [], None
+
+    def forward(self, x):
+        large, before = self.up(x), self.kept
+        self.kept = large
+        output = self.Output()
+        output.large, output.result = large, self.c(large) if before is None else self.c(large) + self.c(before)
+        self.seen.append(large)
+        return output.result if x.shape[0] == 2 else output
+
+
+def test_what_outlives_the_call_has_the_values_of_the_call():
+    model = Leaking().double().eval()
+    result = rewrite(model, "conv_transpose", example_inputs=(X,))
+    assert result.counts["rewritten"] == 1
+    new = result.model
+    for one in (model, new):
+        one.kept, one.seen = None, []
+    x, frames = X.clone(), []
+    with torch.no_grad():
+        for factor in (1, 2, 3):
+            x.data = X * factor
+            frames.append([one(x) for one in (model, new)])
+        x = X[:1].clone()
+        one, two = (m(x) for m in (model, new))
+        x.zero_()
+        assert torch.equal(one.large, two.large) and one.large.abs().max() > 0
+    for one, two in frames:
+        torch.testing.assert_close(one, two)
+    for one, two in zip(model.seen, new.seen, strict=True):
+        assert torch.equal(one, two)
+
+
+def test_the_callers_containers_and_the_models_class_stay():
+    registry = []
+
+    class Base(nn.Module):
+        def __init_subclass__(cls, *, kind, **others):
+            registry.append((kind, cls))
+
+    class Own(Base, kind="decoder"):
+        def __init__(self):
+            super().__init__()
+            self.c = conv()
+
+        def forward(self, x, given):
+            given.append(self.c(F.interpolate(x, scale_factor=2)))
+            return given
+
+    model, before = Own().double(), list(registry)
+    new = rewrite(model, "conv_transpose", example_inputs=(X, [])).model
+    assert type(new) is Own and registry == before
+    given = []
+    with torch.no_grad():
+        assert new(X, given) is given and type(given[0]) is torch.Tensor
+
+
+def test_hooks_that_fail_leave_no_mode_behind():
+    new = rewrite(nn.Sequential(up(), conv()).double(), "conv_transpose", example_inputs=(X,)).model
+
+    def fail(*_):
+        raise KeyError
+
+    for register in (new.register_forward_pre_hook, new.register_forward_hook, new[1].register_forward_hook):
+        for settings in ({}, {"prepend": True}):
+            handle = register(fail, **settings)
+            with torch.no_grad(), pytest.raises(KeyError):
+                new(X)
+            handle.remove()
+            assert torch.overrides._get_current_function_mode() is None
+    assert waits(new)
+
+
+def test_a_model_that_fails_if_it_waits_is_left():
+    class Buffered(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.c = conv()
+
+        def forward(self, x):
+            return self.c(nn.Parameter(F.interpolate(x, scale_factor=2), requires_grad=False))
+
+    model = Buffered().double()
+    result = rewrite(model, "conv_transpose", example_inputs=(X,))
+    assert result.counts == {"rewritten": 0, "left": 1, "refused": 0}
+    assert "the model fails if it waits: " in result.report[0]["reason"]
+    assert not result.model._forward_hooks and not result.model._forward_pre_hooks
+    assert_same(model, result.model, X)
+    assert len(audit(model, X)) == 1
+    with pytest.raises(RuntimeError, match="to have 8 channels"):
+        rewrite(nn.Sequential(up(), conv()).double(), "conv_transpose", example_inputs=(X[:, :3],))
+
+
+def test_other_ways_to_run_it():
+    model = Model(lambda m, x: m.c(F.interpolate(x, scale_factor=2)), c=conv())
+    new = rewrite(model, "conv_transpose", example_inputs=(X.float(),)).model
+    with torch.no_grad():
+        assert copy.deepcopy(new).to("meta")(X.float().to("meta")).shape == (2, 4, 10, 14)
+        compiled = torch.compile(new, backend="eager", fullgraph=True)
+        assert torch.equal(compiled(X.float()), model(X.float()))
 
 
 def test_graph_modules_are_rewritten_too():

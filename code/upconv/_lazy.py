@@ -88,7 +88,7 @@ class Upsampled(torch.Tensor):
     def __torch_function__(cls, func, types, args=(), kwargs=None):
         """Keep it lazy where that is possible; otherwise call the operation with the values."""
         kwargs = kwargs or {}
-        if func in _ABOUT_SHAPE:
+        if func in _ABOUT_SHAPE and all(value.made is None for value in args if isinstance(value, cls)):
             with torch._C.DisableTorchFunctionSubclass():
                 return func(*args, **kwargs)
         if func in _HANDLERS and _may_wait():
@@ -115,12 +115,19 @@ class LazyUpsampling(TorchFunctionMode):
     ----------
     watch : callable, optional
         Called with every upsampling (see `upconv.convert`), for a report; gives the site to note things down at.
+    waits : bool
+        With False nothing waits, and upsamplings are only watched.
     """
 
-    def __init__(self, watch=None):
+    def __init__(self, watch=None, waits=True):
         super().__init__()
-        self.watch = watch
+        self.watch, self.waits = watch, waits
         self.alive = weakref.WeakValueDictionary()  # by id: tensors are not compared
+
+    def finish(self):
+        """Compute what still waits, at the end of the run: what it was made of may change from now on."""
+        for lazy in list(self.alive.values()):
+            lazy.values()
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         """See every operation before PyTorch does."""
@@ -138,7 +145,7 @@ class LazyUpsampling(TorchFunctionMode):
         names = ("recompute_scale_factor", "antialias")
         arguments |= dict(zip(names, others, strict=False)) | more
         site = self.watch(input, arguments) if self.watch else None
-        if not _may_wait(input):
+        if not self.waits or not _may_wait(input):
             return None
         try:
             scale = _whole_scale(input, arguments)
@@ -155,7 +162,8 @@ class LazyUpsampling(TorchFunctionMode):
         given = set()
 
         def note(value):
-            if isinstance(value, torch.Tensor) and not isinstance(value, Upsampled):
+            value = value.made if isinstance(value, Upsampled) else value
+            if isinstance(value, torch.Tensor):
                 given.add(_storage(value))
             return value
 
@@ -179,7 +187,7 @@ def _may_wait(x=None):
     return not (
         torch.is_grad_enabled()
         or torch.is_inference_mode_enabled()
-        or torch.is_autocast_enabled(device)
+        or (torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device))
         or (x is not None and (x.is_inference() or torch._C._functorch.is_functorch_wrapped_tensor(x)))
         or (x is not None and type(x) is not Upsampled and _storage(x) is None)
     )
@@ -200,6 +208,8 @@ def _whole_scale(input, arguments):
         raise ValueError("size or scale_factor must be given, not both")
     given = size if factor is None else factor
     given = given if isinstance(given, (tuple, list, torch.Size)) else (given, given)
+    if len(given) != 2 or 0 in input.shape:
+        raise ValueError(f"size or scale_factor has {len(given)} values" if len(given) != 2 else "the input is empty")
     scale = [value / n for value, n in zip(given, input.shape[2:], strict=True)] if factor is None else given
     if not input.is_floating_point() or any(float(s) < 1 or not float(s).is_integer() for s in scale):
         raise ValueError(f"the scale {tuple(float(round(float(s), 3)) for s in scale)} is not whole")
@@ -255,7 +265,7 @@ def _size(part):
 
 
 def _dropout(input, p=0.5, training=True, inplace=False):
-    return None if training else input
+    return None if training or not 0 <= p <= 1 else input
 
 
 def _conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):

@@ -5,11 +5,10 @@ Both run copies, in eval mode and without gradients, and leave the given model, 
 
 import contextlib
 import copy
-import copyreg
-import functools
 import html
 import itertools
 import sys
+import threading
 import time
 from types import SimpleNamespace
 
@@ -18,7 +17,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_flatten, tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.flop_counter import FlopCounterMode
 
 from upconv._layers import crop_layer, made, spread, working_copy
@@ -96,7 +95,8 @@ def rewrite(model, to, *, example_inputs=None, measure=False):
         reads, directly, through a pad or together with others through `torch.cat`, is computed with it as one
         transposed convolution, exactly; a 1x1 convolution runs before the upsampling instead. Linear and cubic
         upsampling only where that is exact at the border too. It acts under `torch.no_grad()` (export included); with
-        gradients, in inference mode, under autocast and in torch.func's transforms all is computed as before.
+        gradients, in inference mode, under autocast, torch.compile and torch.func's transforms
+        all is computed as before.
     example_inputs : tuple, optional
         Positional inputs for `model`. Needed for "conv_transpose". With them the report has differences and MACs.
     measure : bool
@@ -105,11 +105,11 @@ def rewrite(model, to, *, example_inputs=None, measure=False):
     Returns
     -------
     Rewrite
-        `.model`: a module of the same class (for "conv_transpose" of a subclass with the same name), with the same
-        train/eval flags. `.report`: a row a layer as a dict with `name`, `was`, `became` (None if it is as it was),
-        `exact`, `residual` (relative, see `conv_transpose_to_upsample_conv`), `max_difference` of the layer's outputs
-        on the example inputs, `parameters_before`, `parameters_after`, `macs_before`, `macs_after`, `reason` and
-        `status` ("rewritten", "left" or "refused").
+        `.model`: a module of the same class, with the same train/eval flags. `.report`: a row a layer as a dict with
+        `name`, `was`, `became` (None if it is as it was), `exact`, `residual` (relative, see
+        `conv_transpose_to_upsample_conv`), `max_difference` of the layer's outputs on the example inputs,
+        `parameters_before`, `parameters_after`, `macs_before`, `macs_after`, `reason` and `status` ("rewritten", "left"
+        or "refused").
 
     Raises
     ------
@@ -124,13 +124,18 @@ def rewrite(model, to, *, example_inputs=None, measure=False):
     ConvTranspose2d layers are exchanged as modules. With `example_inputs`, the whole new model is held against the
     given one: an exact exchange that changes the outputs is taken back, as is one of a layer whose attributes the
     model reads, or that the inputs do not reach. Without them a model that does so fails with an AttributeError, and
-    one that gives `output_size` with a TypeError. Weights that a layer shares with others are shared no longer.
-    "conv_transpose" exchanges nothing: the copy keeps its parameters, and while it runs, upsampled tensors wait until
-    an operation needs them, so its meaning is that of its code on every path; what a convolution cannot use is
-    computed as before. Not seen are changes in place through a NumPy array, made before, that shares a tensor's
-    memory. Not reached are upsamplings inside `torch.jit` functions, by `torch.ops` or by code that indexes pixels;
-    `PixelShuffle`; and pointwise functions between upsampling and convolution, which make the upsampled tensor needed.
-    1-D and 3-D layers are listed and left. Only PyTorch's random numbers are restored.
+    one that gives `output_size` with a TypeError, and so does one with such code on a path that the inputs do not take.
+    Weights that a layer shares with others are shared no longer.
+
+    "conv_transpose" exchanges nothing: the copy keeps its parameters and gets two hooks, and while it runs, upsampled
+    tensors wait until an operation needs them, so its meaning is that of its code on every path; what a convolution
+    cannot use is computed as before. They are a subclass of `torch.Tensor`, which code that asks for the exact type
+    can see. An infinite pixel can give NaN at other places than before. Not seen are changes in place through a NumPy
+    array, made before, that shares a tensor's memory; others that come unseen raise a RuntimeError. Not reached are
+    upsamplings inside `torch.jit` functions, by `torch.ops`, by code that indexes pixels, and in calls of `.forward`
+    or other methods from outside; `PixelShuffle`; and pointwise functions between upsampling and convolution, which
+    make the upsampled tensor needed. 1-D and 3-D layers are listed and left. Only PyTorch's random numbers are
+    restored.
 
     Examples
     --------
@@ -174,46 +179,54 @@ def _refuse_unreachable(model):
 def _waiting(model, inputs):
     """Give a copy whose upsamplings wait for their convolutions, and the rows."""
     rows = _lazy_rows(model, inputs)
-    new = _plain_classes(_copied(model))
-    new.__class__ = _waiting_class(type(new))
+    new = _without_waiting(_copied(model))
+    if not any(row["status"] == "rewritten" for row in rows):
+        return new, rows
+    new.register_forward_pre_hook(_start_waiting)
+    new.register_forward_hook(_end_waiting, prepend=True, always_call=True)
     if trouble := _difference(model, new, inputs):
-        new = _plain_classes(_copied(model))
+        _without_waiting(new)
         for row in rows:
             if row["status"] == "rewritten":
                 row.update(status="left", reason=trouble, exact=None, residual=None, became=None)
     return new, rows
 
 
-@functools.cache
-def _waiting_class(cls):
-    """Give the subclass of a module's class in whose forward upsamplings wait."""
-
-    @functools.wraps(cls.forward)
-    def forward(self, *args, **kwargs):
-        with LazyUpsampling():
-            outputs = cls.forward(self, *args, **kwargs)
-        return tree_map(lambda value: value.values() if isinstance(value, Upsampled) else value, outputs)
-
-    def reduce_ex(self, protocol):
-        make, arguments, *state = super(made, self).__reduce_ex__(protocol)
-        if make is copyreg.__newobj__:  # by its own class, which pickle can find
-            make, arguments = _new_waiting, (cls, *arguments[1:])
-        return (make, arguments, *state)
-
-    names = dict(forward=forward, __reduce_ex__=reduce_ex, waits_as=cls)
-    names |= dict(__module__=cls.__module__, __qualname__=cls.__qualname__, __doc__=cls.__doc__)
-    made = type(cls)(cls.__name__, (cls,), names)
-    return made
+_waiting_modes = threading.local()  # a stack of (module, mode) for each thread
 
 
-def _new_waiting(cls, *args):
-    made = _waiting_class(cls)
-    return made.__new__(made, *args)
+def _start_waiting(module, args):
+    if not torch.compiler.is_dynamo_compiling():
+        mode = LazyUpsampling()
+        mode.__enter__()
+        _waiting_modes.__dict__.setdefault("stack", []).append((module, mode))
 
 
-def _plain_classes(model):
+def _end_waiting(module, args, outputs):
+    if torch.compiler.is_dynamo_compiling():
+        return None
+    stack = _waiting_modes.__dict__.get("stack", [])
+    if not stack or stack[-1][0] is not module:  # another hook failed before the start
+        return None
+    mode = stack.pop()[1]
+    mode.__exit__(None, None, None)
+    waiting = any(isinstance(value, Upsampled) for value in tree_leaves(outputs))
+    failing = sys.exc_info()[0] is not None  # then its own error is the one to see
+    try:
+        mode.finish()
+    except RuntimeError:
+        if not failing:
+            raise
+    return tree_map(lambda v: v.values() if isinstance(v, Upsampled) else v, outputs) if waiting else None
+
+
+def _without_waiting(model):
+    """Take the two hooks away again, from the model and from what is in it."""
     for module in model.modules():
-        module.__class__ = getattr(type(module), "waits_as", type(module))
+        for hooks in (module._forward_pre_hooks, module._forward_hooks):
+            for key in [key for key, hook in hooks.items() if hook in (_start_waiting, _end_waiting)]:
+                del hooks[key]
+                module._forward_hooks_always_called.pop(key, None)
     return model
 
 
@@ -362,7 +375,7 @@ def _outputs(model, inputs):
         outputs = _run(_copied(model).eval(), inputs)
     except Exception as error:  # whatever the model's own code raises
         return error
-    return [value for value in tree_flatten(outputs)[0] if isinstance(value, torch.Tensor)]
+    return [value for value in tree_leaves(outputs) if isinstance(value, torch.Tensor)]
 
 
 def _distance(expected, found):
@@ -516,7 +529,19 @@ class _Site:
 
 def _sites(model, inputs, *modes):
     """Run a copy with waiting upsamplings; give one site for every upsampling, in order."""
-    probe, sites = _plain_classes(_copied(model)).eval(), []
+    try:
+        return _watched(model, inputs, modes, waits=True)
+    except Exception as error:  # by waiting, unless the model fails by itself, now
+        for mode in modes:
+            mode.rows.clear()
+        sites = _watched(model, inputs, modes, waits=False)
+        for site in sites:
+            site.note_reason(f"the model fails if it waits: {type(error).__name__}: {error}")
+        return sites
+
+
+def _watched(model, inputs, modes, waits):
+    probe, sites = _without_waiting(_copied(model)).eval(), []
     with _Names(probe) as names:
 
         def watch(x, arguments):
@@ -530,8 +555,9 @@ def _sites(model, inputs, *modes):
             for mode in modes:
                 mode.names = names
                 stack.enter_context(mode)
-            stack.enter_context(LazyUpsampling(watch))
+            lazy = stack.enter_context(LazyUpsampling(watch, waits))
             _run(probe, inputs)
+        lazy.finish()
     return sites
 
 
