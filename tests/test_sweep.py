@@ -12,6 +12,8 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+import torch
+from dask.distributed import LocalCluster
 
 import sweep
 from upconv.book.blocks import BLOCKS
@@ -148,6 +150,62 @@ def test_other_columns_are_refused(tmp_path):
     changed = toy(run=lambda seed, tier, device, **_: {"something_else": seed})
     with pytest.raises(sweep.SweepError, match=r"toy\.csv has the columns .* rename the file and start anew"):
         sweep.execute(changed, tier="mini", seeds=2, folder=tmp_path, progress=False)
+
+
+def setting_errors():
+    yield "cannot be called torch", toy(settings=({"torch": 1},))
+    yield "cannot be called seed", toy(settings=({"seed": 1},))
+    yield "must be a str", toy(settings=({"name": None},))
+    yield "carriage return", toy(settings=({"name": "a\rb"},))
+    yield "two settings are the same", toy(settings=({"name": 1}, {"name": "1"}))
+    yield "have the keys", toy(settings=({"a": 1, "b": 2}, {"b": 1, "a": 2}))
+    yield "the measure seed=99", toy(run=lambda **_: {"seed": 99})
+    yield "the measure name=1", toy(run=lambda **_: {"name": 1})
+    yield "must be a number", toy(run=lambda **_: {"value": torch.ones(1)})
+
+
+@pytest.mark.parametrize("message, wrong", list(setting_errors()))
+def test_columns_that_could_be_mistaken_are_refused(message, wrong, tmp_path):
+    with pytest.raises(sweep.SweepError, match=message):
+        sweep.execute(wrong, tier="mini", seeds=1, folder=tmp_path, progress=False)
+    assert not sweep.read_rows(tmp_path / "toy.csv")
+
+
+def test_wrong_arguments_are_refused(tmp_path):
+    quiet = dict(seeds=1, folder=tmp_path, progress=False)
+    with pytest.raises(ValueError, match="tier='rubbish' must be"):
+        sweep.execute(toy(), tier="rubbish", **quiet)
+    with pytest.raises(ValueError, match="backend='threading'"):
+        sweep.execute(toy(), tier="mini", backend="threading", **quiet)
+    with pytest.raises(sweep.SweepError, match="give the backend dask"):
+        sweep.execute(toy(), tier="mini", scheduler="tcp://127.0.0.1:1", **quiet)
+
+
+def whereabouts(name, *, seed, tier, device):
+    if name == "dies":
+        os._exit(1)
+    if name == "fails":
+        raise ValueError("broken")
+    return {"pid": os.getpid(), "threads": torch.get_num_threads(), "was": f"{tier} {device}"}
+
+
+def test_a_cluster_makes_the_runs_and_says_which_failed(tmp_path):
+    quiet = dict(tier="full", seeds=1, folder=tmp_path, progress=False, device="meta")
+    with LocalCluster(n_workers=1, threads_per_worker=1, host="127.0.0.1", dashboard_address=None) as cluster:
+        common = dict(backend="dask", scheduler=cluster.scheduler_address, **quiet)
+        assert sweep.execute(toy(whereabouts), **common) == 1
+        [row] = sweep.read_rows(tmp_path / "toy.csv")
+        assert int(row["pid"]) != os.getpid() and row["threads"] == "1" and row["was"] == "full meta"
+        failing = toy(whereabouts, settings=({"name": "a"}, {"name": "fails"}))
+        with pytest.raises(sweep.SweepError, match="'name': 'fails'}, seed 0, failed: ValueError: broken"):
+            sweep.execute(failing, **common)
+        with pytest.raises(sweep.SweepError, match="'name': 'dies'}, seed 0, failed: KilledWorker"):
+            sweep.execute(toy(whereabouts, settings=({"name": "dies"},)), **common)
+    with LocalCluster(n_workers=1, threads_per_worker=2, host="127.0.0.1", dashboard_address=None) as cluster:
+        common["scheduler"] = cluster.scheduler_address
+        with pytest.raises(sweep.SweepError, match="start it with --nthreads 1"):
+            sweep.execute(toy(whereabouts, settings=({"name": "b"},)), **common)
+    assert len(sweep.read_rows(tmp_path / "toy.csv")) == 1
 
 
 def test_two_sweeps_do_not_write_one_file(tmp_path):

@@ -37,8 +37,8 @@ class Sweep(NamedTuple):
     """A comparison: its name, its table of settings and how one run is made."""
 
     name: str
-    settings: object  # of a tier ("mini" or "full"): a list of dicts of str, int or float, with the same keys
-    run: object  # run(**setting, seed=..., tier=..., device=...): a dict of measures, with the same keys
+    settings: object  # of a tier ("mini" or "full"): a list of dicts of str, int or float, with the same keys, in order
+    run: object  # run(**setting, seed=..., tier=..., device=...): a dict of numbers, with the same keys, in order
 
 
 def read_rows(path):
@@ -52,7 +52,7 @@ def read_rows(path):
 def open_runs(sweep, tier, seeds, path):
     """List the (setting, seed) of a tier that have no row yet, seed by seed, so that a stopped sweep is balanced."""
     settings = sweep.settings(tier)
-    done = {_key({**row, "tier": row["tier"]}, settings[0]) for row in read_rows(path)}
+    done = {_key(row, settings[0]) for row in read_rows(path)}
     runs = [(setting, seed) for seed in range(seeds) for setting in settings]
     return [run for run in runs if _key({**run[0], "seed": run[1], "tier": tier}, settings[0]) not in done]
 
@@ -71,11 +71,11 @@ def execute(sweep, *, tier, seeds, jobs=1, backend="loky", scheduler=None, devic
         Runs at a time; each uses one thread.
     backend : str
         "loky" for processes on this machine; "dask" for a Dask cluster: the one whose scheduler's address is given, or
-        a local one of `jobs` workers.
+        a local one of `jobs` workers. Its workers must have one thread each, and the package `upconv` installed.
     scheduler : str, optional
         Such as "tcp://10.0.0.1:8786".
     device : str, optional
-        Where the runs compute; by default a GPU in the tier "full", if there is one, otherwise the CPU.
+        Where the runs compute; by default a GPU in the tier "full", if the worker has one, otherwise the CPU.
     folder : pathlib.Path
         Where the file is; by default data/results.
     progress : bool
@@ -89,21 +89,29 @@ def execute(sweep, *, tier, seeds, jobs=1, backend="loky", scheduler=None, devic
     Raises
     ------
     SweepError
-        If another process is writing the same file, or the file has other columns than the runs.
+        If another process is writing the same file, the file has other columns than the runs, the settings or the
+        measures cannot be told apart in it, the cluster's workers have several threads, or a run on a cluster fails.
+    ValueError
+        If `tier` or `backend` is unknown.
     """
+    if tier not in ("mini", "full") or backend not in ("loky", "dask"):
+        raise ValueError(f'tier={tier!r} must be "mini" or "full", and backend={backend!r} "loky" or "dask"')
+    if scheduler is not None and backend != "dask":
+        raise SweepError("a scheduler is Dask's: give the backend dask with it")
+    _check(sweep.settings(tier))
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{sweep.name}.csv"
-    device = device or ("cuda" if tier == "full" and torch.cuda.is_available() else "cpu")
     try:
-        with FileLock(folder / f".{sweep.name}.lock", timeout=0), _workers(backend, jobs, scheduler):
-            runs = open_runs(sweep, tier, seeds, path)
-            calls = (joblib.delayed(_make_run)(sweep.run, setting, seed, tier, device) for setting, seed in runs)
-            results = joblib.Parallel(return_as="generator_unordered", batch_size=1)(calls)
-            for row in tqdm(results, total=len(runs), desc=sweep.name, unit="run", disable=not progress):
-                _append(path, row)
+        lock = FileLock(folder / f".{sweep.name}.lock", timeout=0).acquire()
     except Timeout:
         raise SweepError(f"{path} is being written by another sweep; wait for it to end") from None
+    with lock:
+        runs = open_runs(sweep, tier, seeds, path)
+        calls = [(sweep.run, setting, seed, tier, device) for setting, seed in runs]
+        with contextlib.closing(_on_dask(calls, jobs, scheduler) if backend == "dask" else _here(calls, jobs)) as rows:
+            for row in tqdm(rows, total=len(runs), desc=sweep.name, unit="run", disable=not progress):
+                _append(path, row)
     return len(runs)
 
 
@@ -142,32 +150,67 @@ def _key(row, setting):
     return (str(row["tier"]), str(row["seed"]), *(str(row.get(name)) for name in sorted(setting)))
 
 
-@contextlib.contextmanager
-def _workers(backend, jobs, scheduler):
-    if backend == "loky":
-        with joblib.parallel_config(backend="loky", n_jobs=jobs):
-            yield
-        return
-    from dask.distributed import Client, LocalCluster  # noqa: PLC0415 - slow to import, and only needed here
+def _check(settings):
+    """Refuse settings that could not be found again in the file."""
+    taken, keys = {"tier", "seed", *ABOUT}, set()
+    for setting in settings:
+        if list(setting) != list(settings[0]):
+            raise SweepError(f"the settings have the keys {list(settings[0])}, and {list(setting)} in {setting}")
+        for name, value in setting.items():
+            if name in taken:
+                raise SweepError(f"a setting cannot be called {name}: the file has that column for every sweep")
+            if not isinstance(value, (str, int, float)) or "\r" in str(value):
+                raise SweepError(f"the setting {name}={value!r} must be a str (with no carriage return), int or float")
+        key = _key({**setting, "tier": "", "seed": ""}, setting)
+        if key in keys:
+            raise SweepError(f"two settings are the same in the file: {setting}")
+        keys.add(key)
 
+
+def _here(calls, jobs):
+    with joblib.parallel_config(backend="loky", n_jobs=jobs):
+        yield from joblib.Parallel(return_as="generator_unordered", batch_size=1)(
+            joblib.delayed(_make_run)(*call) for call in calls
+        )
+
+
+def _on_dask(calls, jobs, scheduler):
+    """Make the runs on a cluster. (joblib's own Dask backend waits for ever if a worker dies or lacks a module.)"""
+    import cloudpickle  # noqa: PLC0415 - slow to import, and only needed here
+    from dask.distributed import Client, LocalCluster, as_completed  # noqa: PLC0415
+
+    for module in {__name__, *(call[0].__module__ for call in calls)} - {"__main__"}:
+        cloudpickle.register_pickle_by_value(sys.modules[module])  # the workers need not have this folder
     with contextlib.ExitStack() as stack:
         if scheduler is None:
             local = dict(n_workers=jobs, threads_per_worker=1, host="127.0.0.1", dashboard_address=None)
             scheduler = stack.enter_context(LocalCluster(**local))
         client = stack.enter_context(Client(scheduler))
-        stack.enter_context(joblib.parallel_config(backend="dask", client=client, n_jobs=-1))
-        yield
+        threads = [worker["nthreads"] for worker in client.scheduler_info(n_workers=-1)["workers"].values()]
+        if max(threads, default=1) > 1:
+            raise SweepError("a worker has several threads, which would share one seed; start it with --nthreads 1")
+        futures = {client.submit(_make_run, *call, pure=False): call for call in calls}
+        for future in as_completed(futures):
+            try:
+                yield future.result()
+            except Exception as error:
+                _, setting, seed, *_ = futures[future]
+                raise SweepError(f"the run {setting}, seed {seed}, failed: {type(error).__name__}: {error}") from error
 
 
 def _make_run(run, setting, seed, tier, device):
     """Make one run in a worker; give its row."""
     torch.set_num_threads(1)
+    device = device or ("cuda" if tier == "full" and torch.cuda.is_available() else "cpu")
     start = time.perf_counter()
     try:
         measures = run(**setting, seed=seed, tier=tier, device=device)
     except Exception as error:
         error.add_note(f"in the run {setting}, seed {seed}, tier {tier}")
         raise
+    for name, value in measures.items():
+        if name in {"tier", "seed", *setting, *ABOUT} or not isinstance(value, (str, int, float)):
+            raise SweepError(f"the measure {name}={value!r} must be a number, with a name that no other column has")
     on_gpu = torch.device(device).type == "cuda"
     about = (
         torch.__version__,

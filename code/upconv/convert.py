@@ -159,8 +159,10 @@ def rewrite(model, to, *, example_inputs=None, measure=False):
         new, rows = _waiting(model, example_inputs)
     else:
         new, rows = _exchange(model, to, example_inputs)
-    columns = ("name", "was", "became", "exact", "residual", "max_difference", "macs_before", "macs_after", "reason")
-    result = Rewrite(new, Report(rows, columns))
+    columns = (
+        "name was became exact residual max_difference parameters_before parameters_after macs_before macs_after reason"
+    )
+    result = Rewrite(new, Report(rows, columns.split()))
     counts = ", ".join(f"{number} {status}" for status, number in result.counts.items())
     result.report.note = f"{counts}" if rows else "no upsampling found"
     if measure:

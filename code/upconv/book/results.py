@@ -148,7 +148,7 @@ def compare(table, measure, one, other, *, by, seed="seed"):
             f"{one!r} has the seeds {next(seeds)} and {other!r} {next(seeds)}: a comparison needs the same seeds, at "
             f"least 2"
         )
-    differences = (first - second).to_numpy(dtype=float)
+    differences = (first.astype(float) - second.astype(float)).to_numpy()
     if not np.isfinite(differences).all():
         raise ValueError(f"{measure} has values that are missing or not finite")
     interval = bootstrap(
