@@ -77,7 +77,7 @@ def checkerboard_energy(images, stride, *, double=False, relative=True):
         The period to look for, in pixels, at least 2.
     double : bool
         Measure instead the patterns with the period 2 * stride that do not have the period `stride`. Nearest upsampling
-        by `stride` and a convolution leave next to nothing at the stride's own period *by construction*, so a
+        by `stride` and a convolution leave nothing at the stride's own period on flat maps *by construction*, so a
         comparison with other layers should look here too.
     relative : bool
         Whether to give the share of the image's energy; otherwise the mean square of the pattern itself, in the square
