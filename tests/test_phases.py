@@ -240,7 +240,7 @@ def test_white_noise_has_its_variance_at_every_frequency():
     torch.testing.assert_close(spectrum[:, 5:].mean(dim=0), torch.full((28,), 9.0).double(), rtol=0.1, atol=0)
 
 
-@pytest.mark.parametrize("size", [(32, 32), (31, 31), (32, 48)])
+@pytest.mark.parametrize("size", [(32, 32), (31, 31), (32, 48), (48, 32)])
 @pytest.mark.parametrize("cycles", [2, 5, 11])
 def test_a_wave_stands_at_its_frequency_in_any_direction(size, cycles):
     height, width = size

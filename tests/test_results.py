@@ -36,20 +36,30 @@ def test_an_interval_with_0_in_it_is_no_difference():
 
 
 def test_the_same_table_gives_the_same_interval():
-    table = runs(a=[1.0, 5.0, 2.0], b=[0.5, 1.0, 4.0])
-    assert compare(table, "psnr", "a", "b", by="upsampling") == compare(table, "psnr", "a", "b", by="upsampling")
+    values = np.random.default_rng(1).exponential(size=10)  # many different resampled means
+    table = runs(a=values, b=np.zeros(10))
+    found = compare(table, "psnr", "a", "b", by="upsampling")
+    assert found == compare(table, "psnr", "a", "b", by="upsampling")
+    means = np.random.default_rng(2).choice(values, (20_000, 10)).mean(1)  # the percentiles, by hand
+    assert (found.low, found.high) == pytest.approx(tuple(np.percentile(means, (2.5, 97.5))), rel=0.02)
+    assert str(found).index(f"{found.low:+.3g}") < str(found).index(f"{found.high:+.3g}")
+
+
+def test_whole_numbers_are_subtracted_without_wrapping():
+    table = runs(a=np.array([1, 2], dtype=np.uint8), b=np.array([3, 5], dtype=np.uint8))
+    assert compare(table, "psnr", "a", "b", by="upsampling").mean == -2.5
 
 
 def test_the_interval_covers_what_the_docstring_says():
     generator = np.random.default_rng(0)
-    for n, said in ((5, 0.84), (10, 0.91)):
+    for n, said in ((2, 0.5), (5, 0.84), (10, 0.91)):
         covered = []
         for _ in range(300):
             table = runs(a=generator.standard_normal(n) + 3, b=np.zeros(n))
             found = compare(table, "psnr", "a", "b", by="upsampling")
             covered.append(found.low <= 3 <= found.high)
         assert np.mean(covered) == pytest.approx(said, abs=0.06)
-        assert f"{100 * said:.0f}" in compare.__doc__
+        assert ("half of the cases" if n == 2 else f"{100 * said:.0f}") in compare.__doc__
 
 
 def test_what_cannot_be_compared_is_refused():

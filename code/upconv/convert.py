@@ -135,7 +135,7 @@ def rewrite(model, to, *, example_inputs=None, measure=False):
     upsamplings inside `torch.jit` functions, by `torch.ops`, by code that indexes pixels, and in calls of `.forward`
     or other methods from outside; `PixelShuffle`; and pointwise functions between upsampling and convolution, which
     make the upsampled tensor needed. 1-D and 3-D layers are listed and left. Only PyTorch's random numbers are
-    restored.
+    restored. `torch.jit.script` cannot compile the hooks, and `torch.jit.trace` runs them.
 
     Examples
     --------

@@ -124,8 +124,9 @@ def compare(table, measure, one, other, *, by, seed="seed"):
     Notes
     -----
     The interval is `scipy.stats.bootstrap`'s percentile interval of the mean, with 9,999 resamples drawn from a fixed
-    seed (Efron 1979, "Bootstrap methods", doi 10.1214/aos/1176344552). With few seeds it is too narrow: of five normal
-    differences it contains the true mean in about 84 cases of 100, of ten in about 91, instead of 95.
+    seed (Efron 1979, "Bootstrap methods", doi 10.1214/aos/1176344552). With few seeds it is too narrow: of two
+    normal differences it contains the true mean in half of the cases, of five in about 84 of 100, of ten in about 91,
+    instead of 95.
 
     Examples
     --------
