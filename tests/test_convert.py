@@ -859,6 +859,15 @@ def test_functional_transposed_convolutions_are_audited_and_out_of_reach():
     )
 
 
+def test_a_report_shows_names_as_they_are_in_a_notebook():
+    report = rewrite(nn.Sequential(nn.ConvTranspose2d(4, 4, 2, 2)), "subpixel").report
+    report[0].update(name="<script>", was="a & b")
+    page = report._repr_html_()
+    assert "<td>&lt;script&gt;</td><td>a &amp; b</td>" in page and "<script>" not in page
+    assert [name for name in KEYS.split() if f"<th>{name}</th>" not in page] == []
+    assert report.note in page and report.note in str(report) and "<script>" in str(report)
+
+
 def test_wrong_arguments_say_what_is_accepted():
     model = nn.Sequential(up(), conv())
     for error, message, call in (
