@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from upconv import audit, rewrite, upsample_conv_to_conv_transpose
 from upconv.book.blocks import BLOCKS
-from upconv.book.models import Autoencoder
+from upconv.book.models import Autoencoder, SuperResolution
 
 X = torch.randn(2, 8, 5, 7, generator=torch.Generator().manual_seed(0)).double()
 KEYS = "name was became exact residual max_difference parameters_before parameters_after macs_before macs_after reason"
@@ -948,12 +948,13 @@ def test_published_models(name, transposed, fused):
 
 
 @pytest.mark.parametrize("block", BLOCKS)
-def test_the_books_own_models(block):
-    model = randomised(Autoencoder(block))
-    x = torch.rand(2, 1, 28, 28).double()
-    transposed = 3 * block.startswith("conv_transpose")
-    for to, expected in (("subpixel", transposed), ("conv_transpose", 3 * block.startswith("nearest"))):
+@pytest.mark.parametrize("network, size, blocks", [(Autoencoder, 28, 3), (SuperResolution, 8, 2)])
+def test_the_books_own_models(block, network, size, blocks):
+    model = randomised(network(block))
+    x = torch.rand(2, 1, size, size).double()
+    transposed = blocks * block.startswith("conv_transpose")
+    for to, expected in (("subpixel", transposed), ("conv_transpose", blocks * block.startswith("nearest"))):
         result = rewrite(model, to, example_inputs=(x,))
         assert result.counts["rewritten"] == expected, result.report
         assert_same(model, result.model, x)
-    assert len(audit(model, x)) == 3
+    assert len(audit(model, x)) == blocks

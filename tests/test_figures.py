@@ -4,8 +4,10 @@ import re
 from xml.etree import ElementTree
 
 import matplotlib.pyplot as plt
+import pandas as pd
 import pytest
 import torch
+from torch import nn
 
 from upconv import conv_matrix, overlap_counts
 from upconv.book.figures import (
@@ -15,9 +17,11 @@ from upconv.book.figures import (
     draw_families,
     draw_forms,
     draw_matrix,
+    draw_network,
     draw_phases,
     draw_summed_weights,
     image_grid,
+    seed_points,
     use_book_style,
 )
 
@@ -206,6 +210,74 @@ def test_image_grid_shows_every_image_and_is_transparent():
     assert [axis.get_ylabel() for axis in figure.axes] == ["grey", "", "", "colour", "", ""]
     assert figure.get_facecolor()[3] == 0
     plt.close(figure)
+
+
+def small_network():
+    return [
+        ("conv", nn.Conv2d(1, 4, 3, stride=2, padding=1)),
+        ("relu", nn.ReLU()),
+        ("flatten", nn.Flatten()),
+        ("linear", nn.Linear(4 * 4 * 4, 10)),
+        ("prelu", nn.PReLU()),
+        ("back", nn.Unflatten(1, (10, 1, 1))),
+        ("up<1>", nn.Sequential(nn.ConvTranspose2d(10, 2, 4, 4))),
+        ("elu", nn.ELU()),
+        ("drop", nn.Dropout()),
+    ]
+
+
+def test_draw_network_shows_the_shapes_that_the_layers_make():
+    drawing = draw_network(small_network(), torch.zeros(3, 1, 8, 8))
+    said = words(drawing)
+    names = ["input", "conv, relu", "flatten", "linear", "prelu", "back", "up<1>, elu, drop"]
+    assert said[1::2] == names  # a layer with parameters has a bar of its own
+    assert said[::2] == ["1 × 8 × 8", "4 × 4 × 4", "64", "10", "10", "10 × 1 × 1", "2 × 4 × 4"]
+    assert drawing.alt.endswith("1 by 8 by 8, 4 by 4 by 4, 64, 10, 10, 10 by 1 by 1, 2 by 4 by 4")
+    bars = list(parse(drawing).iter(f"{SVG}rect"))
+    widths = [float(bar.get("width")) for bar in bars]
+    assert widths == pytest.approx([176, 88, 10, 10, 10, 22, 88])
+    assert all(float(bar.get("x")) + width / 2 == pytest.approx(90) for bar, width in zip(bars, widths, strict=True))
+    colours = [bar.get("fill") for bar in bars]
+    assert colours[0] == colours[2] == colours[5] and len({colours[i] for i in (0, 1, 3, 6)}) == 4
+    assert all(float(bar.get("y")) + 22 < drawing.height for bar in bars)
+
+
+def test_draw_network_changes_nothing():
+    layers = small_network()
+    before = [parameter.clone() for _, layer in layers for parameter in layer.parameters()]
+    draw_network(layers, torch.zeros(1, 1, 8, 8, requires_grad=True))
+    after = [parameter for _, layer in layers for parameter in layer.parameters()]
+    assert all(map(torch.equal, before, after)) and all(parameter.grad is None for parameter in after)
+
+
+def test_seed_points_shows_every_run_and_the_means():
+    use_book_style()
+    first = pd.DataFrame({"upsampling": ["a", "b", "a", "b", "c"], "psnr": [1.0, 5.0, 3.0, 6.0, 99.0]})
+    second = pd.DataFrame({"upsampling": ["b", "a"], "psnr": [7.0, 4.0]})
+    names = {"b": "block b", "a": "block a"}
+    figure = seed_points({"one": first, "other": second}, "psnr", names, {"line": 2.5}, label="PSNR in dB")
+    [axis] = figure.axes
+    assert [tick.get_text() for tick in axis.get_yticklabels()] == ["block b", "block a"]
+    assert axis.get_xlabel() == "PSNR in dB"
+    points = [(*line.get_xdata(), *set(line.get_ydata())) for line in axis.lines if line.get_marker() == "o"]
+    ticks = [(*line.get_xdata(), *line.get_ydata()) for line in axis.lines if line.get_marker() == "|"]
+    expected = [(5, 6, -0.175), (1, 3, 0.825), (7, 0.175), (4, 1.175)]
+    assert [tuple(map(pytest.approx, row)) for row in expected] == points
+    assert ticks == [(5.5, points[0][-1]), (2, points[1][-1]), (7, points[2][-1]), (4, points[3][-1])]
+    [dashed] = [line for line in axis.lines if line.get_linestyle() == "--"]
+    assert list(dashed.get_xdata()) == [2.5, 2.5] and [text.get_text() for text in axis.texts] == ["line"]
+    assert axis.yaxis_inverted()
+    [legend] = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["one", "other"]
+    colours = {line.get_color() for line in axis.lines if line.get_marker() == "o"}
+    assert len(colours) == 2
+    plt.close(figure)
+    figure = seed_points({"one": first}, "psnr", {"c": "c"})
+    assert figure.axes[0].get_xlabel() == "psnr"
+    plt.close(figure)
+    with pytest.raises(ValueError, match="the table 'other' has no run with upsampling='c'"):
+        seed_points({"one": first, "other": second}, "psnr", {"c": "c"})
+    plt.close("all")
 
 
 def test_drawings_take_the_pages_text_colour():

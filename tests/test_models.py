@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from upconv.book.blocks import BLOCKS
-from upconv.book.models import Autoencoder
+from upconv.book.models import Autoencoder, SuperResolution
 
 
 def build(upsampling="nearest_conv_3x3", seed=0, **settings):
@@ -98,6 +98,7 @@ def test_one_image_does_not_reach_another():
         ({"channels": (8, 16)}, ValueError, r"channels=\(8, 16\) must be 3 ints"),
         ({"channels": 8}, ValueError, "channels=8 must be 3 ints"),
         ({"channels": (8, 16, 0)}, ValueError, r"channels\[2\]=0 must be an int of at least 1"),
+        ({"decoder_channels": (8, 16)}, ValueError, r"decoder_channels=\(8, 16\) must be 3 ints"),
     ],
 )
 def test_errors_of_the_settings(settings, error, message):
@@ -125,3 +126,49 @@ def test_the_default_network_is_the_one_of_the_chapter():
     assert counts == {"conv_transpose_4x4": 162_249, "nearest_conv_3x3": 153_737}
     kinds = [type(layer).__name__ for layer in build().encoder]
     assert kinds == ["ZeroPad2d", *["Conv2d", "ELU"] * 3, "Flatten", "Linear"]
+
+
+def test_the_decoder_can_be_wider_and_the_encoder_stays_the_same():
+    plain, wide = build(seed=5), build(seed=5, decoder_channels=(9, 17, 70))
+    assert all(map(torch.equal, plain.encoder.state_dict().values(), wide.encoder.state_dict().values()))
+    assert [wide.decoder.get_submodule(f"up{i}")[1].out_channels for i in (1, 2, 3)] == [17, 9, 9]
+    assert wide.decoder.linear.out_features == 70 * 16
+    assert wide(torch.rand(2, 1, 28, 28)).shape == (2, 1, 28, 28)
+
+
+def enlarger(upsampling="nearest_conv_3x3", seed=0, **settings):
+    torch.manual_seed(seed)
+    return SuperResolution(upsampling, **settings)
+
+
+@pytest.mark.parametrize("upsampling", BLOCKS)
+def test_super_resolution_enlarges_any_size_fourfold_with_every_block(upsampling):
+    model = enlarger(upsampling, channels=(3, 4, 5))
+    assert model(torch.rand(2, 1, 8, 8)).shape == (2, 1, 32, 32)
+    assert model(torch.rand(1, 1, 5, 7)).shape == (1, 1, 20, 28)
+    shared = [name for name in model.state_dict() if not of_a_block(name)]
+    reference = enlarger("conv_transpose_3x3", channels=(3, 4, 5)).state_dict()
+    assert shared == [f"layers.{conv}.{kind}" for conv in ("conv1", "conv2", "conv3") for kind in ("weight", "bias")]
+    assert all(torch.equal(model.state_dict()[name], reference[name]) for name in shared)
+    other = enlarger(upsampling, seed=1, channels=(3, 4, 5)).state_dict()
+    assert not any(torch.equal(other[name], reference[name]) for name in shared)
+
+
+def test_super_resolution_works_at_the_small_size_and_activates_after_all_but_the_last():
+    model, found = enlarger(channels=(3, 4, 5)), []
+    for part in model.layers:
+        part.register_forward_hook(lambda part, _, output: found.append((type(part).__name__, *output.shape[1:])))
+    model(torch.rand(2, 1, 6, 6))
+    assert [f for f in found if f[0] != "ELU"] == [
+        ("Conv2d", 3, 6, 6), ("Conv2d", 3, 6, 6), ("Sequential", 4, 12, 12), ("Sequential", 5, 24, 24),
+        ("Conv2d", 1, 24, 24),
+    ]  # fmt: skip
+    assert [f[0] == "ELU" for f in found] == [False, True] * 4 + [False]
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (1, 8, 8), (2, 3, 8, 8)])
+def test_super_resolution_takes_grey_images(shape):
+    with pytest.raises(ValueError, match=r"images must have the shape \(N, 1, H, W\), not \("):
+        enlarger()(torch.zeros(shape))
+    with pytest.raises(ValueError, match=r"channels=\(8,\) must be 3 ints: the channels at 1, 2 and 4 times"):
+        SuperResolution(channels=(8,))

@@ -1,6 +1,5 @@
 """The sweeps: complete, resumable, the same through every backend; and their committed tables."""
 
-import csv
 import importlib
 import math
 import os
@@ -17,8 +16,10 @@ from dask.distributed import LocalCluster
 
 import sweep
 from upconv.book.blocks import BLOCKS
+from upconv.book.tasks import Task
 
 TOOLS = Path(sweep.__file__).parent
+TIMES = ("ms", "ratio", "format_ratio")
 RESULTS = sorted(sweep.RESULTS.glob("*.csv"))
 
 PROGRAM = """
@@ -234,7 +235,7 @@ def test_a_committed_table_is_complete(table):
         settings = program.settings(tier)
         here = [row for row in rows if row["tier"] == tier]
         seeds = {int(row["seed"]) for row in here}
-        assert seeds == set(range(len(seeds))) and len(seeds) >= 5
+        assert seeds == set(range(len(seeds))) and len(seeds) >= program.seeds
         found = Counter(sweep._key(row, settings[0]) for row in here)
         assert set(found.values()) == {1}
         assert len(found) == len(settings) * len(seeds)
@@ -250,17 +251,60 @@ def test_a_row_comes_out_again(table):
     [setting] = [s for s in program.settings("mini") if all(str(s[name]) == row[name] for name in s)]
     again = sweep._make_run(program.run, setting, int(row["seed"]), "mini", "cpu")
     for name, value in again.items():
-        if name.startswith("psnr"):
+        if name in TIMES:
+            assert value > 0 and float(row[name]) > 0  # another machine, another load
+        elif name in ("parameters", "macs"):
+            assert value == int(row[name]), name
+        elif name.startswith("psnr"):
             assert value == pytest.approx(float(row[name]), abs=0.2), name
         elif name not in (*sweep.ABOUT, *setting, "tier", "seed"):
             assert value == pytest.approx(float(row[name]), rel=0.3, abs=2e-5), name
     start = [name for name in again if name.endswith("_0")]
-    assert start
+    assert start or program.name in ("learning_rates", "step_time")
     for name in start:  # before any training there is nothing to magnify
         assert again[name] == pytest.approx(float(row[name]), rel=1e-3, abs=1e-7), name
 
 
-def test_the_checkerboard_sweep_has_every_block():
-    [path] = [path for path in RESULTS if path.stem == "checkerboard"]
-    with open(path, newline="") as file:
-        assert {row["upsampling"] for row in csv.DictReader(file)} == set(BLOCKS)
+def test_the_tables_of_decoders_have_every_block():
+    for path in RESULTS:
+        if path.stem != "replacing":
+            assert {row["upsampling"] for row in sweep.read_rows(path)} == set(BLOCKS), path.stem
+
+
+def test_a_program_says_how_many_seeds_its_table_has(tmp_path, capsys):
+    few = toy()._replace(seeds=3)
+    assert sweep.main(few, ["--folder", str(tmp_path), "--tier", "mini"]) == 0
+    assert capsys.readouterr().out == "3 runs made; toy.csv is complete\n"
+    assert toy().seeds == 5
+
+
+def test_learning_rates_are_chosen_with_images_and_seeds_of_their_own(monkeypatch):
+    program, used = importlib.import_module("sweep_learning_rates"), {}
+
+    def fit(model, images, targets, **options):
+        used.update(options, images=images, targets=targets, weight=next(model.parameters()).clone())
+
+    def measure(task, model, split, tier, part):
+        used.update(split=split, tier=tier, part=part)
+        return {"psnr": 12.5}
+
+    monkeypatch.setattr(program, "fit", fit)
+    monkeypatch.setattr(Task, "measure", measure)
+    setting = dict(task="super_resolution", upsampling="pixel_shuffle", learning_rate=0.5, steps=7)
+    assert program.run(**setting, seed=1, tier="mini", device="cpu") == {"psnr": 12.5}
+    assert len(used["images"]) == len(used["targets"]) == 4500
+    assert (used["split"], used["part"]) == ("train", slice(4500, None))
+    assert (used["learning_rate"], used["steps"], used["seed"]) == (0.5, 7, 1001)
+    torch.manual_seed(1001)
+    expected = program.TASKS["super_resolution"].build("pixel_shuffle", (32, 16, 8), "mini")
+    assert torch.equal(used["weight"], next(expected.parameters()))
+
+    def diverge(*_, **__):
+        raise FloatingPointError
+
+    monkeypatch.setattr(program, "fit", diverge)
+    assert program.run(**setting, seed=1, tier="mini", device="cpu") == {"psnr": -100.0}
+    for task in ("autoencoder", "super_resolution"):  # the same budget and the same grid for every block
+        rows = [row for row in program.settings("mini") if row["task"] == task]
+        assert len({row["steps"] for row in rows}) == 1
+        assert Counter(row["upsampling"] for row in rows) == dict.fromkeys(BLOCKS, 4)

@@ -138,6 +138,53 @@ def test_a_warmup_raises_the_learning_rate_step_by_step(images):
     assert sizes[4][1] == pytest.approx(0.01 / 2, rel=0.2)
 
 
+def test_the_learning_rate_can_fall_to_the_end_after_a_warmup(images):
+    model, weights = Spy(), []
+    train(model, images, callback=lambda _: weights.append(model.conv.bias.item()), decay=True, **SETTINGS)
+    sizes = [abs(b - a) for a, b in itertools.pairwise(weights)]
+    assert sizes[0] == pytest.approx(0.01, rel=1e-3)  # Adam's first step has the size of the learning rate
+    reference, expected = Spy(), []
+    reference.load_state_dict(small_spy := Spy().state_dict())
+    model = Spy()
+    model.load_state_dict(small_spy)
+    train(model, images, decay=True, warmup=4, **SETTINGS)
+    optimizer = torch.optim.Adam(reference.parameters())
+    for step, batch in enumerate(model.batches):
+        expected.append(0.01 * min(1, (step + 1) / 4) * (6 - step) / 6)
+        optimizer.param_groups[0]["lr"] = expected[-1]
+        optimizer.zero_grad()
+        nn.functional.mse_loss(reference(batch), batch).backward()
+        optimizer.step()
+    assert expected[-1] == pytest.approx(0.01 / 6)
+    torch.testing.assert_close(model.conv.weight, reference.conv.weight, rtol=1e-6, atol=0)
+
+
+def test_targets_follow_their_images(images):
+    class Enlarge(Spy):
+        def forward(self, images):
+            return super().forward(images).repeat_interleave(2, -1)
+
+    targets = (images.float() / 255).repeat_interleave(2, -1) * torch.arange(1, 11).reshape(10, 1, 1, 1) / 10
+    model = Enlarge()
+    start = model.conv.weight.detach().clone(), model.conv.bias.detach().clone()
+    [loss] = train(model, images, targets, **{**SETTINGS, "steps": 1})
+    [batch] = model.batches
+    indices = [int((images.float() / 255 - one).abs().flatten(1).sum(1).argmin()) for one in batch]
+    made = nn.functional.conv2d(batch, *start, padding=1).repeat_interleave(2, -1)
+    assert loss == pytest.approx((made - targets[indices]).square().mean().item())
+    itself, other = (train(small_model(), images, given, **SETTINGS) for given in (images, None))
+    assert itself == other
+
+
+def test_targets_that_do_not_fit_are_refused(images):
+    with pytest.raises(ValueError, match="there are 9 targets for 10 images"):
+        train(Spy(), images, images[1:], **SETTINGS)
+    with pytest.raises(ValueError, match=r"makes \(4, 1, 6, 4\) where the target is \(4, 1, 1, 1\)"):
+        train(Spy(), images, images[..., :1, :1], **SETTINGS)
+    with pytest.raises(TypeError, match="floating point"):
+        train(Spy(), images, images.long(), **SETTINGS)
+
+
 def test_the_tier_follows_the_device_and_can_be_forced(monkeypatch):
     monkeypatch.delenv("UPCONV_TIER", raising=False)
     for available, tier in ((False, "mini"), (True, "full")):

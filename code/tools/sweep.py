@@ -39,6 +39,7 @@ class Sweep(NamedTuple):
     name: str
     settings: object  # of a tier ("mini" or "full"): a list of dicts of str, int or float, with the same keys, in order
     run: object  # run(**setting, seed=..., tier=..., device=...): a dict of numbers, with the same keys, in order
+    seeds: int = 5  # the fewest that the table has
 
 
 def read_rows(path):
@@ -131,7 +132,9 @@ def main(sweep, argv=None):
     """
     parser = argparse.ArgumentParser(description=f"Make the missing rows of data/results/{sweep.name}.csv.")
     parser.add_argument("--tier", choices=("mini", "full"), default=default_tier(), help="default here: %(default)s")
-    parser.add_argument("--seeds", type=int, default=5, metavar="N", help="seeds 0 to N - 1 (default: 5)")
+    parser.add_argument(
+        "--seeds", type=int, default=sweep.seeds, metavar="N", help="seeds 0 to N - 1 (default: %(default)s)"
+    )
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at a time, one thread each (default: 1)")
     parser.add_argument("--backend", choices=("loky", "dask"), default="loky")
     parser.add_argument("--scheduler", metavar="ADDRESS", help="of a Dask cluster; without it a local one is started")

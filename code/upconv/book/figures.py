@@ -8,6 +8,8 @@ are those of Okabe and Ito, which stay apart for colour-blind readers.
 from html import escape
 
 import matplotlib.pyplot as plt
+import torch
+from torch import nn
 
 from upconv.arithmetic import conv_output_size, conv_transpose_output_size, overlap_counts
 
@@ -18,9 +20,11 @@ __all__ = [
     "draw_families",
     "draw_forms",
     "draw_matrix",
+    "draw_network",
     "draw_phases",
     "draw_summed_weights",
     "image_grid",
+    "seed_points",
     "use_book_style",
 ]
 
@@ -368,6 +372,48 @@ def draw_forms():
     return drawing
 
 
+def draw_network(layers, example):
+    """Draw a network that is one chain of layers: a bar for every map, as wide as the map, and its shape.
+
+    Layers that change neither the shape nor have parameters (activations) are named on the bar of the layer before.
+
+    Parameters
+    ----------
+    layers : iterable of (str, torch.nn.Module)
+        The layers and their names, in order.
+    example : torch.Tensor, shape (N, ...)
+        What the first is given; the shapes are those that the layers really make of it.
+
+    Returns
+    -------
+    Drawing
+    """
+    bars = [("input", GREY, tuple(example.shape[1:]))]
+    with torch.no_grad():
+        for name, layer in layers:
+            example = layer(example)
+            shape = tuple(example.shape[1:])
+            if shape == bars[-1][2] and not any(True for _ in layer.parameters()):
+                bars[-1] = (f"{bars[-1][0]}, {name}", *bars[-1][1:])
+                continue
+            kinds = {nn.Conv2d: BLUE, nn.Linear: GREEN, nn.Sequential: ORANGE}
+            bars.append((name, kinds.get(type(layer), GREY), shape))
+    widest = max(shape[-1] for _, _, shape in bars if len(shape) == 3)
+    texts = [" × ".join(map(str, shape)) for _, _, shape in bars]
+    drawing = Drawing(
+        430, 30 * len(bars) + 8, "Bars from top to bottom, as wide as the maps: " + ", ".join(texts).replace("×", "by")
+    )
+    for place, ((name, colour, shape), text) in enumerate(zip(bars, texts, strict=True)):
+        width = 176 * shape[-1] / widest if len(shape) == 3 else 10
+        drawing.parts.append(
+            f'<rect x="{90 - width / 2:g}" y="{30 * place + 6}" width="{width:g}" height="22" rx="3" fill="{colour}" '
+            f'fill-opacity="0.5" stroke="currentColor" stroke-opacity="0.6"/>'
+        )
+        drawing.text(190, 30 * place + 22, text, anchor="start")
+        drawing.text(290, 30 * place + 22, name, anchor="start")
+    return drawing
+
+
 def use_book_style():
     """Set matplotlib up for the book: no background, mid-grey text that reads on light and dark, Okabe-Ito colours."""
     text = "#7a7a7a"
@@ -417,4 +463,56 @@ def image_grid(rows, labels, titles=None, *, size=1.0):
         row[0].set_ylabel(label, rotation=0, ha="right", va="center")
     for axis, title in zip(axes[0], titles or [], strict=False):
         axis.set_title(title, fontsize=11)
+    return figure
+
+
+def seed_points(tables, measure, names, lines=None, *, by="upsampling", label=None):
+    """Show a measure's value in every run, a row for every setting, a colour for every table; a tick at each mean.
+
+    Parameters
+    ----------
+    tables : dict of str to pandas.DataFrame
+        By the name in the legend; at most 6.
+    measure : str
+        The column that is shown.
+    names : dict of str to str
+        For every value of the column `by`, from top to bottom, the label of its row.
+    lines : dict of str to float, optional
+        Values to compare with, drawn as dashed lines, by their label.
+    by : str
+        The column that tells the rows apart.
+    label : str, optional
+        The axis's; by default the name of the measure.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    ValueError
+        If a table has no run for one of the names.
+    """
+    for title, table in tables.items():
+        for name in names:
+            if not (table[by] == name).any():
+                raise ValueError(f"the table {title!r} has no run with {by}={name!r}")
+    figure, axis = plt.subplots(figsize=(6.8, 0.5 * len(names) + 1.4), layout="constrained")
+    colours = plt.rcParams["axes.prop_cycle"].by_key()["color"]
+    step = 0.7 / len(tables)
+    for number, (title, table) in enumerate(tables.items()):
+        for row, name in enumerate(names):
+            values = table.loc[table[by] == name, measure]
+            height = row + (number - (len(tables) - 1) / 2) * step
+            style = dict(color=colours[number], markeredgecolor="none")
+            label_once = None if row else title
+            axis.plot(values, [height] * len(values), "o", markersize=4, alpha=0.6, label=label_once, **style)
+            axis.plot(values.mean(), height, "|", color=colours[number], markersize=9, markeredgewidth=1.8)
+    for text, value in (lines or {}).items():
+        axis.axvline(value, linestyle="--", color=GREY, linewidth=1)
+        axis.annotate(text, (value, 1), (3, -2), ("data", "axes fraction"), "offset points", fontsize=9, va="top")
+    axis.set_yticks(range(len(names)), names.values())
+    axis.set(xlabel=label or measure, ylim=(len(names) - 0.4, -0.9))
+    axis.grid(axis="y", alpha=0.25)
+    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
     return figure

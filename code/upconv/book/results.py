@@ -11,7 +11,7 @@ from scipy.stats import bootstrap
 
 from upconv.book.data import committed_file
 
-__all__ = ["Difference", "compare", "read_results", "summary"]
+__all__ = ["Difference", "compare", "paired", "read_results", "summary"]
 
 
 class Difference(NamedTuple):
@@ -95,6 +95,44 @@ def summary(table, measures, by):
     return table.groupby(by, sort=False)[list(measures)].agg(["mean", "std"])
 
 
+def paired(table, measure, one, other, *, by, seed="seed"):
+    """Give the values of two settings in a measure, pair by pair, in the order of the seeds.
+
+    Parameters
+    ----------
+    table, measure, one, other, by, seed
+        As of `compare`.
+
+    Returns
+    -------
+    two numpy.ndarray of float64, shape (number of seeds,)
+
+    Raises
+    ------
+    ValueError
+        As of `compare`.
+    """
+    columns = []
+    for value in (one, other):
+        rows = table[table[by] == value]
+        if rows.empty:
+            raise ValueError(f"{by}={value!r} is not in the table; it has {', '.join(map(str, table[by].unique()))}")
+        if rows[seed].duplicated().any():
+            raise ValueError(f"{by}={value!r} has a {seed} twice; select the rows to compare first")
+        columns.append(rows.set_index(seed)[measure].sort_index())
+    first, second = columns
+    if len(first) < 2 or list(first.index) != list(second.index):
+        seeds = (", ".join(map(str, column.index)) for column in columns)
+        raise ValueError(
+            f"{one!r} has the seeds {next(seeds)} and {other!r} {next(seeds)}: a comparison needs the same seeds, at "
+            f"least 2"
+        )
+    values = first.to_numpy(float), second.to_numpy(float)
+    if not np.isfinite(values).all():
+        raise ValueError(f"{measure} has values that are missing or not finite")
+    return values
+
+
 def compare(table, measure, one, other, *, by, seed="seed"):
     """Compare two settings in a measure, pair by pair: `one` minus `other`.
 
@@ -134,24 +172,8 @@ def compare(table, measure, one, other, *, by, seed="seed"):
     >>> print(compare(runs, "psnr", "a", "b", by="upsampling"))
     -2 ± 1.4 (95%: -3 to -1, 2 seeds): less
     """
-    columns = []
-    for value in (one, other):
-        rows = table[table[by] == value]
-        if rows.empty:
-            raise ValueError(f"{by}={value!r} is not in the table; it has {', '.join(map(str, table[by].unique()))}")
-        if rows[seed].duplicated().any():
-            raise ValueError(f"{by}={value!r} has a {seed} twice; select the rows to compare first")
-        columns.append(rows.set_index(seed)[measure].sort_index())
-    first, second = columns
-    if len(first) < 2 or list(first.index) != list(second.index):
-        seeds = (", ".join(map(str, column.index)) for column in columns)
-        raise ValueError(
-            f"{one!r} has the seeds {next(seeds)} and {other!r} {next(seeds)}: a comparison needs the same seeds, at "
-            f"least 2"
-        )
-    differences = (first.astype(float) - second.astype(float)).to_numpy()
-    if not np.isfinite(differences).all():
-        raise ValueError(f"{measure} has values that are missing or not finite")
+    first, second = paired(table, measure, one, other, by=by, seed=seed)
+    differences = first - second
     interval = bootstrap(
         (differences,), np.mean, method="percentile", n_resamples=9999, rng=np.random.default_rng(0)
     ).confidence_interval

@@ -1,4 +1,4 @@
-"""Training an autoencoder to reconstruct images, and measuring how well it does.
+"""Training a network to make images, and measuring how well it does.
 
 Images are (N, C, H, W), uint8 from 0 to 255 or floating point from 0 to 1. A model computes in its own dtype.
 """
@@ -39,9 +39,21 @@ def default_tier():
 
 
 def train(
-    model, images, *, steps, batch_size, learning_rate, seed, warmup=0, device=None, progress=True, callback=None
+    model,
+    images,
+    targets=None,
+    *,
+    steps,
+    batch_size,
+    learning_rate,
+    seed,
+    warmup=0,
+    decay=False,
+    device=None,
+    progress=True,
+    callback=None,
 ):
-    """Train a model to reconstruct images: mean squared error and Adam.
+    """Train a model to make images of images: mean squared error and Adam.
 
     The seed decides the order of the images, which is the same on every device; PyTorch's global generator is left
     alone. An epoch takes every image at most once and drops the last batch if it is not full.
@@ -53,6 +65,8 @@ def train(
     images : torch.Tensor, shape (N, C, H, W)
         uint8 from 0 to 255, or floating point from 0 to 1. They stay where they are; a batch at a time goes to
         `device`.
+    targets : torch.Tensor, shape (N, ...), optional
+        What the model should make of each image, of the same kinds; by default the image itself.
     steps : int
         The number of batches, at least 1.
     batch_size : int
@@ -64,6 +78,8 @@ def train(
     warmup : int
         In step i, counted from 1, the learning rate is `learning_rate * min(1, i / warmup)`; with 0 it is the same in
         every step.
+    decay : bool
+        Whether the learning rate also falls in equal steps to 0 at the end, by the factor `1 - (i - 1) / steps`.
     device : str, torch.device or None
         Where the model is moved and trained, and then stays. None: where it is.
     progress : bool or str
@@ -79,9 +95,10 @@ def train(
     Raises
     ------
     TypeError
-        If `images` is not uint8 or floating point, or `steps` or `batch_size` is not an int.
+        If `images` or `targets` is not uint8 or floating point, or `steps` or `batch_size` is not an int.
     ValueError
-        If `steps`, `batch_size`, `learning_rate` or `warmup` is out of its range.
+        If `steps`, `batch_size`, `learning_rate` or `warmup` is out of its range, there are more or fewer targets than
+        images, or the model's output does not have the shape of its target.
     FloatingPointError
         If a loss is infinite or not a number; the weights are then those before that step.
 
@@ -99,17 +116,7 @@ def train(
     >>> len(losses), losses[-1] < losses[0] / 2
     (50, True)
     """
-    for name, value in (("steps", steps), ("batch_size", batch_size)):
-        if not isinstance(value, int) or isinstance(value, bool):
-            raise TypeError(f"{name}={value!r} must be an int of at least 1")
-    if steps < 1:
-        raise ValueError(f"steps={steps} must be at least 1")
-    if not isinstance(warmup, int) or warmup < 0:
-        raise ValueError(f"warmup={warmup!r} must be an int of at least 0")
-    if not 1 <= batch_size <= len(images):
-        raise ValueError(f"batch_size={batch_size} must be from 1 to {len(images)}, the number of images")
-    if not 0 < learning_rate < math.inf:
-        raise ValueError(f"learning_rate={learning_rate!r} must be a finite number above 0")
+    _check(images, targets, steps, batch_size, learning_rate, warmup)
     model.to(device)
     optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
     batches = _shuffled(len(images), batch_size, torch.Generator().manual_seed(seed))
@@ -119,7 +126,11 @@ def train(
             callback(0)
         for step, indices in zip(range(steps), batches, strict=False):
             batch = _as_input(images[indices], model)
-            loss = F.mse_loss(model(batch), batch)
+            wanted = batch if targets is None else _as_input(targets[indices], model)
+            made = model(batch)
+            if made.shape != wanted.shape:  # mse_loss would broadcast, with a warning
+                raise ValueError(f"the model makes {tuple(made.shape)} where the target is {tuple(wanted.shape)}")
+            loss = F.mse_loss(made, wanted)
             losses.append(loss.item())
             if not math.isfinite(losses[-1]):
                 raise FloatingPointError(
@@ -127,7 +138,7 @@ def train(
                     f"learning_rate={learning_rate!r}"
                 )
             for group in optimizer.param_groups:
-                group["lr"] = learning_rate * min(1, (step + 1) / max(1, warmup))
+                group["lr"] = learning_rate * min(1, (step + 1) / max(1, warmup)) * (1 - step / steps if decay else 1)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -214,6 +225,22 @@ def psnr(images, reference):
         )
     error = _as_floats(images, torch.float64) - _as_floats(reference, torch.float64)
     return -10 * error.square().flatten(1).mean(dim=1).log10()
+
+
+def _check(images, targets, steps, batch_size, learning_rate, warmup):
+    for name, value in (("steps", steps), ("batch_size", batch_size)):
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise TypeError(f"{name}={value!r} must be an int of at least 1")
+    if steps < 1:
+        raise ValueError(f"steps={steps} must be at least 1")
+    if not isinstance(warmup, int) or warmup < 0:
+        raise ValueError(f"warmup={warmup!r} must be an int of at least 0")
+    if not 1 <= batch_size <= len(images):
+        raise ValueError(f"batch_size={batch_size} must be from 1 to {len(images)}, the number of images")
+    if not 0 < learning_rate < math.inf:
+        raise ValueError(f"learning_rate={learning_rate!r} must be a finite number above 0")
+    if targets is not None and len(targets) != len(images):
+        raise ValueError(f"there are {len(targets)} targets for {len(images)} images")
 
 
 def _shuffled(count, batch_size, generator):

@@ -1,0 +1,63 @@
+"""Every block's learning rate, chosen on validation images: the table behind chapter 10.
+
+`python code/tools/sweep_learning_rates.py --seeds 2 --jobs 2`
+"""
+
+import sys
+
+import torch
+
+import sweep
+from upconv.book.blocks import BLOCKS
+from upconv.book.comparison import LEARNING_RATES, fit
+from upconv.book.tasks import TASKS
+
+__all__ = ["SWEEP", "run", "settings"]
+
+SEED = 1000  # the first of the seeds here, of which no comparison makes use
+
+
+def settings(tier):
+    """List a tier's settings: every block with every learning rate, the same budget for each."""
+    return [
+        {"task": name, "upsampling": block, "learning_rate": rate, "steps": task.tiers[tier]["steps"] // 3}
+        for name, task in TASKS.items()
+        for block in BLOCKS
+        for rate in LEARNING_RATES
+    ]
+
+
+def run(task, upsampling, learning_rate, steps, *, seed, tier, device):
+    """Train on nine tenths of the training images, measure on the last tenth.
+
+    Returns
+    -------
+    dict
+        `psnr`, the mean over the validation images in dB, and -100 where the training broke off.
+    """
+    task = TASKS[task]
+    torch.manual_seed(SEED + seed)
+    model = task.build(upsampling, task.tiers[tier]["channels"], tier)
+    inputs, targets = task.data("train", tier)
+    count = len(inputs) * 9 // 10
+    try:
+        fit(
+            model,
+            inputs[:count],
+            targets[:count],
+            steps=steps,
+            batch_size=task.tiers[tier]["batch_size"],
+            learning_rate=learning_rate,
+            seed=SEED + seed,
+            device=device,
+            progress=False,
+        )
+    except FloatingPointError:
+        return {"psnr": -100.0}
+    return {"psnr": task.measure(model, "train", tier, slice(count, None))["psnr"]}
+
+
+SWEEP = sweep.Sweep("learning_rates", settings, run, seeds=2)
+
+if __name__ == "__main__":
+    sys.exit(sweep.main(SWEEP))

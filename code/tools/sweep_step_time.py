@@ -1,0 +1,84 @@
+"""The time of a training step, each block's against the reference's: the table behind "equal time" in chapter 10.
+
+`python code/tools/sweep_step_time.py --jobs 1`, with nothing else running.
+"""
+
+import statistics
+import sys
+import time
+
+import torch
+from torch.nn import functional as F
+
+import sweep
+from upconv.book.blocks import BLOCKS
+from upconv.book.comparison import REFERENCE
+from upconv.book.tasks import TASKS
+
+__all__ = ["SWEEP", "run", "settings"]
+
+ROUNDS, STEPS = 12, 5
+
+
+def settings(tier):
+    """List a tier's settings: every block in every task."""
+    return [{"task": task, "upsampling": name} for task in TASKS for name in BLOCKS]
+
+
+def run(task, upsampling, *, seed, tier, device):
+    """Time training steps of a block and of the reference by turns, and give the medians over the rounds.
+
+    Returns
+    -------
+    dict
+        `ms`, of a step with channels_last; `ratio`, of it to the reference's; `format_ratio`, of it to the same step
+        without channels_last.
+    """
+    task = TASKS[task]
+    inputs, targets = (images[: task.tiers[tier]["batch_size"]] for images in task.data("train", tier))
+    inputs, targets = (
+        (images.float() / 255 if images.dtype == torch.uint8 else images).to(device) for images in (inputs, targets)
+    )
+
+    def stepper(name, memory_format):
+        torch.manual_seed(seed)
+        model = task.build(name, task.tiers[tier]["channels"], tier).to(device, memory_format=memory_format)
+        optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+
+        def step():
+            loss = F.mse_loss(model(inputs), targets)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            return loss.item()  # waits for a GPU
+
+        return step
+
+    steppers = {
+        "block": stepper(upsampling, torch.channels_last),
+        "reference": stepper(REFERENCE, torch.channels_last),
+        "contiguous": stepper(upsampling, torch.contiguous_format),
+    }
+    times = {name: [] for name in steppers}
+    for turn in range(ROUNDS + 1):
+        for name, step in steppers.items():
+            start = time.perf_counter()
+            for _ in range(STEPS):
+                step()
+            if turn:  # the first round warms up
+                times[name].append((time.perf_counter() - start) / STEPS)
+    ratios = {
+        name: statistics.median(a / b for a, b in zip(times["block"], times[name], strict=True))
+        for name in ("reference", "contiguous")
+    }
+    return {
+        "ms": 1000 * statistics.median(times["block"]),
+        "ratio": ratios["reference"],
+        "format_ratio": ratios["contiguous"],
+    }
+
+
+SWEEP = sweep.Sweep("step_time", settings, run)
+
+if __name__ == "__main__":
+    sys.exit(sweep.main(SWEEP))

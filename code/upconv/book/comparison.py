@@ -1,0 +1,357 @@
+"""How the book compares decoders: three comparisons, always all three, by one protocol.
+
+With equal channels and steps, with equal parameters, in equal computing time: each gives somebody the advantage, so
+what holds in one of them only is a result about that comparison.
+"""
+
+import pandas as pd
+import torch
+from scipy.stats import false_discovery_control, ttest_rel
+
+from upconv.book.blocks import BLOCKS
+from upconv.book.results import paired, read_results
+from upconv.book.training import train
+
+__all__ = [
+    "COMPARISONS",
+    "LEARNING_RATES",
+    "REFERENCE",
+    "WARMUP",
+    "chosen_learning_rates",
+    "compare_with_reference",
+    "comparison_settings",
+    "comparison_table",
+    "equal_time_steps",
+    "fit",
+    "matched_channels",
+    "of_comparison",
+    "run_comparison",
+]
+
+COMPARISONS = ("channels", "parameters", "time")
+REFERENCE = "nearest_conv_3x3"  # the block that the others are matched to and compared with
+LEARNING_RATES = (0.004, 0.008, 0.016, 0.032)
+WARMUP = 100  # steps
+EARLY = (0, 20, 200)  # steps after which a run is measured, beside the last
+
+
+def fit(model, images, targets, **options):
+    """Train a model as every comparison does.
+
+    The learning rate rises over `WARMUP` steps and falls to 0 at the end, and the weights are laid out in memory as
+    `torch.channels_last`.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Trained in place.
+    images, targets : torch.Tensor
+        What the model is given, and what it should make of it.
+    **options
+        Those of `upconv.book.training.train`.
+
+    Returns
+    -------
+    list of float
+        The loss of every step.
+    """
+    model.to(memory_format=torch.channels_last)
+    return train(model, images, targets, warmup=WARMUP, decay=True, **options)
+
+
+def matched_channels(task, upsampling, tier="mini"):
+    """Scale a decoder's channels so that it has as many parameters as the reference.
+
+    Parameters
+    ----------
+    task : upconv.book.tasks.Task
+    upsampling : str
+        The decoder's block.
+    tier : str
+        "mini" or "full".
+
+    Returns
+    -------
+    tuple of int
+        The task's channels times one factor, rounded: of all such, those with the parameters nearest to the number
+        that the reference block has with the task's own channels; its own channels, if these are as near as any.
+    """
+    channels = task.tiers[tier]["channels"]
+
+    def parameters(upsampling, channels):
+        with torch.device("meta"):
+            decoder, _ = task.decoder(task.build(upsampling, channels, tier))
+        return sum(parameter.numel() for parameter in decoder.parameters())
+
+    wanted = parameters(REFERENCE, channels)
+    widest = max(channels)
+    candidates = dict.fromkeys(
+        tuple(max(1, round(width * number / widest)) for width in channels)
+        for number in sorted(range(widest // 4, 4 * widest + 1), key=lambda number: number != widest)
+    )
+    return min(candidates, key=lambda widths: abs(parameters(upsampling, widths) - wanted))
+
+
+def chosen_learning_rates(task, tier="mini"):
+    """Give each block's learning rate: of `LEARNING_RATES` the one with the highest mean PSNR in validation.
+
+    Parameters
+    ----------
+    task : upconv.book.tasks.Task
+    tier : str
+        "mini" or "full".
+
+    Returns
+    -------
+    dict of str to float
+        By the name of the block, read from `data/results/learning_rates.csv`.
+    """
+    table = read_results("learning_rates", tier)
+    means = table[table["task"] == task.name].groupby(["upsampling", "learning_rate"])["psnr"].mean()
+    return {name: float(means[name].idxmax()) for name in BLOCKS}
+
+
+def equal_time_steps(task, tier="mini"):
+    """Give the steps that each block makes in the time in which the reference makes the task's number of steps.
+
+    Parameters
+    ----------
+    task : upconv.book.tasks.Task
+    tier : str
+        "mini" or "full".
+
+    Returns
+    -------
+    dict of str to int
+        By the name of the block, in tens, from the measured times of `data/results/step_time.csv`.
+    """
+    table = read_results("step_time", tier)
+    ratios = table[table["task"] == task.name].groupby("upsampling")["ratio"].median()
+    steps = task.tiers[tier]["steps"]
+    return {name: steps if name == REFERENCE else 10 * round(steps / float(ratios[name]) / 10) for name in BLOCKS}
+
+
+def comparison_settings(task, tier="mini"):
+    """List the runs of a task: every block in every comparison; one run serves all comparisons that it fits.
+
+    Parameters
+    ----------
+    task : upconv.book.tasks.Task
+    tier : str
+        "mini" or "full".
+
+    Returns
+    -------
+    list of dict
+        `comparisons` (names from `COMPARISONS`, with spaces between), `upsampling`, `channels` (ints with spaces
+        between), `steps`, `batch_size` and `learning_rate`. The learning rate is the block's in all of them.
+    """
+    plain = task.tiers[tier]
+    rates, steps = chosen_learning_rates(task, tier), equal_time_steps(task, tier)
+    runs = {}
+    for name in BLOCKS:
+        for comparison, channels, number in (
+            ("channels", plain["channels"], plain["steps"]),
+            ("parameters", matched_channels(task, name, tier), plain["steps"]),
+            ("time", plain["channels"], steps[name]),
+        ):
+            runs.setdefault((name, channels, number), []).append(comparison)
+    return [
+        dict(
+            comparisons=" ".join(comparisons),
+            upsampling=name,
+            channels=" ".join(map(str, channels)),
+            steps=number,
+            batch_size=plain["batch_size"],
+            learning_rate=rates[name],
+        )
+        for (name, channels, number), comparisons in runs.items()
+    ]
+
+
+def run_comparison(
+    task, comparisons, upsampling, channels, steps, batch_size, learning_rate, *, seed, tier="mini", device="cpu"
+):
+    """Make one run of a comparison: train a network, measure it on the test images.
+
+    Parameters
+    ----------
+    task : upconv.book.tasks.Task
+    comparisons, upsampling, channels, steps, batch_size, learning_rate
+        As of `comparison_settings`.
+    seed : int
+        Of the weights and of the order of the images.
+    tier : str
+        "mini" or "full".
+    device : str
+        Where the network is trained.
+
+    Returns
+    -------
+    dict of str to float
+        `parameters` and `macs` (for one image) of the decoder; then what `upconv.book.tasks.quality` gives, after 0,
+        20, 200 and all steps (`psnr_0`, `psnr_20`, `psnr_200`, `psnr_end` and so on); and `psnr_training`, at the end
+        on as many training images as there are test images.
+    """
+    torch.manual_seed(seed)
+    model = task.build(upsampling, tuple(int(number) for number in channels.split()), tier)
+    parameters, macs = task.parameters_and_macs(model)
+    measures = {"parameters": parameters, "macs": macs}
+
+    def look(step):
+        if step in EARLY or step == steps:
+            name = "end" if step == steps else step
+            measures.update({f"{measure}_{name}": value for measure, value in task.measure(model, tier=tier).items()})
+
+    fit(
+        model,
+        *task.data("train", tier),
+        steps=steps,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        seed=seed,
+        device=device,
+        progress=False,
+        callback=look,
+    )
+    test = len(task.data("test", tier)[0])
+    measures["psnr_training"] = task.measure(model, "train", tier, slice(test))["psnr"]
+    return measures
+
+
+def of_comparison(table, comparison):
+    """Select the runs of one comparison: one for every block and seed.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Of a task, as of `upconv.book.results.read_results`.
+    comparison : str
+        One of `COMPARISONS`.
+
+    Returns
+    -------
+    pandas.DataFrame
+
+    Raises
+    ------
+    ValueError
+        If there is no such comparison.
+    """
+    if comparison not in COMPARISONS:
+        raise ValueError(f"comparison={comparison!r} must be one of {', '.join(COMPARISONS)}")
+    return table[[comparison in names.split() for names in table["comparisons"]]]
+
+
+def compare_with_reference(table, measure, reference=REFERENCE, *, by="upsampling"):
+    """Compare every setting with one of them, pair by pair, and say which differences stand.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        One run for every setting and seed, as of `of_comparison`.
+    measure : str
+        A column of numbers.
+    reference : str
+        A value of the column `by`.
+    by : str
+        The column that tells the settings apart.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row for every setting but the reference, in the order of the table, and the columns `mean` and `std` of the
+        differences (setting minus reference), `low` and `high`, the ends of the 95% interval of their mean, `p`, and
+        `verdict`: "more" or "less" if `p` is below 0.05, otherwise "no difference".
+
+    Raises
+    ------
+    ValueError
+        As `upconv.book.results.compare`.
+
+    Notes
+    -----
+    Intervals and tests are Student's for pairs (`scipy.stats.ttest_rel`): with five seeds the bootstrap's intervals are
+    too narrow. Of many comparisons some succeed by chance, so `p` is adjusted for their number by Benjamini and
+    Hochberg's (1995) false discovery rate, doi 10.1111/j.2517-6161.1995.tb02031.x: of the differences named, about one
+    in twenty is expected to be none. The intervals are not adjusted.
+
+    Examples
+    --------
+    >>> psnr = {"nearest_conv_3x3": [1.0, 2.0, 3.0], "pixel_shuffle": [2.0, 3.1, 4.0], "bilinear_conv_3x3": [0, 3, 3]}
+    >>> runs = [(name, seed, value) for name in psnr for seed, value in enumerate(psnr[name])]
+    >>> table = pd.DataFrame(runs, columns=["upsampling", "seed", "psnr"])
+    >>> compare_with_reference(table, "psnr")["verdict"].to_dict()
+    {'pixel_shuffle': 'more', 'bilinear_conv_3x3': 'no difference'}
+    """
+    rows = {}
+    for name in table[by].unique():
+        if name != reference:
+            one, other = paired(table, measure, name, reference, by=by)
+            difference = one - other
+            if difference.any():
+                found = ttest_rel(one, other)
+                low, high = found.confidence_interval(0.95)
+                p = found.pvalue
+            else:  # a test of nothing but zeros has no value
+                low, high, p = 0.0, 0.0, 1.0
+            rows[name] = difference.mean(), difference.std(ddof=1), low, high, p
+    result = pd.DataFrame.from_dict(rows, orient="index", columns=["mean", "std", "low", "high", "p"])
+    result["p"] = false_discovery_control(result["p"])
+    result["verdict"] = [
+        "no difference" if p >= 0.05 else "more" if mean > 0 else "less"
+        for mean, p in zip(result["mean"], result["p"], strict=True)
+    ]
+    return result
+
+
+def comparison_table(table, measures, base_lines=None, *, floor=None, reference=REFERENCE, by="upsampling"):
+    """Lay out one comparison for readers: what each decoder costs, its measures, which differences stand.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        One run for every setting and seed, as of `of_comparison`.
+    measures : dict of str to (str, str)
+        For every column that is shown, its title and its number format, such as ("PSNR, dB", ".2f").
+    base_lines : dict of str to dict, optional
+        Further rows, by their names: for some of the columns a value.
+    floor : (str, str), optional
+        A measure and a base line. Settings with a lower mean are shown, but take part in no verdict.
+    reference : str
+        A value of the column `by`.
+    by : str
+        The column that tells the settings apart.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Of str. Columns `parameters`, `MACs` (in thousands, for one image), `steps`, then each measure's mean ± standard
+        deviation over the seeds and a sign against the reference by `compare_with_reference`: + more, − less, = no
+        difference, nothing if the setting or the reference is below the floor.
+    """
+    base_lines = base_lines or {}
+    means = table.groupby(by, sort=False).mean(numeric_only=True)
+    judged = list(means.index)
+    if floor:
+        measure, line = floor
+        judged = [name for name in judged if means.loc[name, measure] >= base_lines[line][measure]]
+    rows = {
+        name: {
+            "parameters": f"{row['parameters']:,.0f}",
+            "MACs": f"{row['macs'] / 1000:,.0f}k",
+            "steps": f"{row['steps']:,.0f}",
+        }
+        for name, row in means.iterrows()
+    }
+    for measure, (title, form) in measures.items():
+        signs = {}
+        if reference in judged and len(judged) > 1:
+            verdicts = compare_with_reference(table[table[by].isin(judged)], measure, reference, by=by)["verdict"]
+            signs = verdicts.map({"more": " +", "less": " −", "no difference": " ="}).to_dict()
+        for name, values in table.groupby(by, sort=False)[measure]:
+            rows[name][title] = f"{values.mean():{form}} ± {values.std():{form}}{signs.get(name, '')}"
+        for line, values in base_lines.items():
+            shown = format(values[measure], form) if measure in values else ""
+            rows.setdefault(line, dict.fromkeys(("parameters", "MACs", "steps"), ""))[title] = shown
+    return pd.DataFrame.from_dict(rows, orient="index")

@@ -1,0 +1,140 @@
+"""upconv.book.tasks: what is trained and measured, against other libraries and by hand."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from skimage.metrics import mean_squared_error, structural_similarity
+from torch import nn
+from torch.nn import functional as F
+
+from upconv import checkerboard_energy
+from upconv.book.blocks import BLOCKS
+from upconv.book.data import fashion_mnist
+from upconv.book.tasks import AUTOENCODER, SUPER_RESOLUTION, TASKS, quality, without_frame
+
+
+@pytest.fixture
+def pair():
+    generator = torch.Generator().manual_seed(0)
+    reference = torch.rand(3, 1, 28, 28, generator=generator)
+    return reference + 0.2 * torch.randn(3, 1, 28, 28, generator=generator), reference
+
+
+def test_each_measure_is_the_mean_over_the_images(pair):
+    images, reference = pair
+    found = quality(images, reference)
+    a, b = (some.double().squeeze(1).numpy() for some in pair)
+    assert found["mse"] == pytest.approx(mean_squared_error(a, b))
+    pairs = list(zip(a, b, strict=True))
+    assert found["psnr"] == pytest.approx(np.mean([-10 * math.log10(mean_squared_error(x, y)) for x, y in pairs]))
+    ssim = dict(data_range=1, gaussian_weights=True, sigma=1.5, use_sample_covariance=False)
+    assert found["ssim"] == pytest.approx(np.mean([structural_similarity(x, y, **ssim) for x, y in pairs]))
+    for name, options in (("energy", {}), ("double", {"double": True}), ("pattern", {"relative": False})):
+        assert found[name] == pytest.approx(checkerboard_energy(images.double(), 2, **options).mean().item()), name
+    assert found["average"] == pytest.approx(checkerboard_energy(images.double().mean(0, keepdim=True), 2).item())
+    assert all(type(value) is float for value in found.values())
+    assert quality(images[:1], reference[:1])["mse"] != pytest.approx(found["mse"])
+
+
+def test_bytes_are_images_from_0_to_1(pair):
+    images = (pair[0].clamp(0, 1) * 255).round().to(torch.uint8)
+    found, expected = quality(images, images.flip(0)), quality(images / 255, images.flip(0) / 255)
+    assert found == pytest.approx(expected, rel=1e-5)
+
+
+def test_only_the_images_decide_the_checkerboard_and_only_the_difference_the_error(pair):
+    images, reference = pair
+    one, other = quality(images, reference), quality(images, images)
+    assert (other["mse"], other["psnr"], other["ssim"]) == (0, math.inf, 1)
+    assert all(one[name] == other[name] for name in ("energy", "double", "pattern", "average"))
+
+
+def test_the_frame_is_cut_off_and_other_sizes_are_refused():
+    images = torch.rand(2, 1, 32, 32)
+    assert torch.equal(without_frame(images), images[:, :, 2:30, 2:30])
+    assert without_frame(images[..., :28, :28]).shape == (2, 1, 28, 28)
+    with pytest.raises(ValueError, match="must be 28 x 28 or 32 x 32, not 28 x 32"):
+        without_frame(images[..., :28, :])
+
+
+def test_the_names_are_the_keys():
+    assert {name: task.name for name, task in TASKS.items()} == {name: name for name in TASKS}
+
+
+@pytest.mark.parametrize("tier", ["mini", "full"])
+@pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
+def test_a_network_fits_its_data_in_both_tiers(task, tier):
+    plain = task.tiers[tier]
+    assert set(plain) == {"channels", "steps", "batch_size"}
+    torch.manual_seed(0)
+    model = task.build("conv_transpose_2x2", plain["channels"], tier)
+    inputs, targets = task.data("train", "mini")
+    assert model(inputs[:2].float()).shape == targets[:2].shape
+    decoder, example = task.decoder(model)
+    assert isinstance(decoder, nn.Module) and decoder(example).shape == (1, *targets.shape[1:])
+    torch.manual_seed(0)
+    wider = task.build("conv_transpose_2x2", tuple(2 * number for number in plain["channels"]), tier)
+    assert task.parameters_and_macs(wider)[0] > 1.5 * task.parameters_and_macs(model)[0]
+    if task is AUTOENCODER:  # the encoder is no part of the comparison
+        assert all(map(torch.equal, model.encoder.state_dict().values(), wider.encoder.state_dict().values()))
+
+
+def test_an_autoencoder_is_given_what_it_should_make():
+    inputs, targets = AUTOENCODER.data("test", "mini")
+    assert inputs is targets and torch.equal(inputs, fashion_mnist("test")[0])
+
+
+def test_super_resolution_is_given_the_means_of_4x4_pixels_of_the_framed_image():
+    inputs, targets = SUPER_RESOLUTION.data("test", "mini")
+    images = fashion_mnist("test")[0]
+    assert torch.equal(without_frame(targets), images)
+    assert targets.sum() == images.sum()
+    assert inputs.shape == (1000, 1, 8, 8)
+    by_hand = targets[7, 0, 8:12, 16:20].double().mean() / 255
+    assert inputs[7, 0, 2, 4].item() == pytest.approx(by_hand.item())
+
+
+@pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
+def test_a_model_is_measured_on_the_part_that_was_asked_for_and_without_its_frame(task):
+    class Known(nn.Module):
+        """Give the right images, and something else in the frame, whatever it is given."""
+
+        def __init__(self, targets):
+            super().__init__()
+            self.anything = nn.Parameter(torch.zeros(1))
+            self.targets = targets
+
+        def forward(self, images):
+            made, self.targets = self.targets[: len(images)], self.targets[len(images) :]
+            return F.pad(without_frame(made).float() / 255, (2, 2, 2, 2), value=9.0)
+
+    targets = task.data("train", "mini")[1]
+    assert task.measure(Known(targets[4500:]), "train", part=slice(4500, None))["psnr"] > 100
+    assert task.measure(Known(targets[:100]), "train", part=slice(100))["psnr"] > 100
+    assert task.measure(Known(targets), "train", part=slice(4500, None))["psnr"] < 30
+    assert task.measure(Known(task.data("test", "mini")[1]))["psnr"] > 100
+
+
+@pytest.mark.parametrize("upsampling", BLOCKS)
+def test_parameters_and_macs_are_those_of_the_formulas(upsampling):
+    """Each convolution: taps x channels x channels x the size at which it runs, low or high."""
+    taps = {"conv_transpose_2x2": 4, "conv_transpose_3x3": 9, "nearest_conv_2x2": 4, "pixel_shuffle": 36}
+    taps |= {"conv_transpose_4x4": 16, "conv_transpose_4x4_bilinear_init": 16, "pixel_shuffle_icnr": 36}
+    of_block = taps.get(upsampling, 9)
+    low = upsampling.startswith(("conv_transpose", "pixel_shuffle"))
+    torch.manual_seed(0)
+    parameters, macs = AUTOENCODER.parameters_and_macs(AUTOENCODER.build(upsampling, (8, 16, 64), "mini"))
+    biases = 4 * (16 + 8 + 8) if upsampling.startswith("pixel") else 16 + 8 + 8
+    pairs = ((64 * 16, 4), (16 * 8, 8), (8 * 8, 16))  # channels, and the size before the block
+    linear, last = 64 * 1024, 9 * 8
+    assert parameters == linear + 1024 + last + 1 + biases + of_block * sum(channels for channels, _ in pairs)
+    sizes = 1 if low else 4
+    expected = linear + last * 32**2 + of_block * sizes * sum(channels * size**2 for channels, size in pairs)
+    assert macs == expected
+    torch.manual_seed(0)
+    parameters, macs = SUPER_RESOLUTION.parameters_and_macs(SUPER_RESOLUTION.build(upsampling, (32, 16, 8), "mini"))
+    first, last = 9 * (1 * 32 + 32 * 32), 9 * 8
+    expected = first * 64 + last * 1024 + of_block * sizes * (32 * 16 * 64 + 16 * 8 * 256)
+    assert macs == expected
