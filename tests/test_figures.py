@@ -235,8 +235,8 @@ def test_draw_network_shows_the_shapes_that_the_layers_make():
     assert drawing.alt.endswith("1 by 8 by 8, 4 by 4 by 4, 64, 10, 10, 10 by 1 by 1, 2 by 4 by 4")
     bars = list(parse(drawing).iter(f"{SVG}rect"))
     widths = [float(bar.get("width")) for bar in bars]
-    assert widths == pytest.approx([176, 88, 10, 10, 10, 22, 88])
-    assert all(float(bar.get("x")) + width / 2 == pytest.approx(90) for bar, width in zip(bars, widths, strict=True))
+    assert widths == pytest.approx([140, 70, 10, 10, 10, 17.5, 70])
+    assert all(float(bar.get("x")) + width / 2 == pytest.approx(72) for bar, width in zip(bars, widths, strict=True))
     colours = [bar.get("fill") for bar in bars]
     assert colours[0] == colours[2] == colours[5] and len({colours[i] for i in (0, 1, 3, 6)}) == 4
     assert all(float(bar.get("y")) + 22 < drawing.height for bar in bars)

@@ -13,6 +13,7 @@ from upconv.book.results import paired, read_results
 from upconv.book.training import train
 
 __all__ = [
+    "BROKEN",
     "COMPARISONS",
     "LEARNING_RATES",
     "REFERENCE",
@@ -31,6 +32,7 @@ __all__ = [
 COMPARISONS = ("channels", "parameters", "time")
 REFERENCE = "nearest_conv_3x3"  # the block that the others are matched to and compared with
 LEARNING_RATES = (0.004, 0.008, 0.016, 0.032)
+BROKEN = 5  # dB
 WARMUP = 100  # steps
 EARLY = (0, 20, 200)  # steps after which a run is measured, beside the last
 
@@ -95,6 +97,9 @@ def matched_channels(task, upsampling, tier="mini"):
 def chosen_learning_rates(task, tier="mini"):
     """Give each block's learning rate: of `LEARNING_RATES` the one with the highest mean PSNR in validation.
 
+    A learning rate that breaks the training of any block, in any run, is offered to none: validation runs are shorter
+    than those of the comparison, and what one block just survives there breaks it later.
+
     Parameters
     ----------
     task : upconv.book.tasks.Task
@@ -104,10 +109,14 @@ def chosen_learning_rates(task, tier="mini"):
     Returns
     -------
     dict of str to float
-        By the name of the block, read from `data/results/learning_rates.csv`.
+        By the name of the block, read from `data/results/learning_rates.csv`. A run is broken if it ends more than
+        `BROKEN` dB below the best of its block.
     """
     table = read_results("learning_rates", tier)
-    means = table[table["task"] == task.name].groupby(["upsampling", "learning_rate"])["psnr"].mean()
+    table = table[table["task"] == task.name]
+    best = table.groupby("upsampling")["psnr"].transform("max")
+    broken = set(table.loc[table["psnr"] < best - BROKEN, "learning_rate"])
+    means = table[~table["learning_rate"].isin(broken)].groupby(["upsampling", "learning_rate"])["psnr"].mean()
     return {name: float(means[name].idxmax()) for name in BLOCKS}
 
 

@@ -401,16 +401,16 @@ def draw_network(layers, example):
     widest = max(shape[-1] for _, _, shape in bars if len(shape) == 3)
     texts = [" × ".join(map(str, shape)) for _, _, shape in bars]
     drawing = Drawing(
-        430, 30 * len(bars) + 8, "Bars from top to bottom, as wide as the maps: " + ", ".join(texts).replace("×", "by")
+        340, 30 * len(bars) + 8, "Bars from top to bottom, as wide as the maps: " + ", ".join(texts).replace("×", "by")
     )
     for place, ((name, colour, shape), text) in enumerate(zip(bars, texts, strict=True)):
-        width = 176 * shape[-1] / widest if len(shape) == 3 else 10
+        width = 140 * shape[-1] / widest if len(shape) == 3 else 10
         drawing.parts.append(
-            f'<rect x="{90 - width / 2:g}" y="{30 * place + 6}" width="{width:g}" height="22" rx="3" fill="{colour}" '
+            f'<rect x="{72 - width / 2:g}" y="{30 * place + 6}" width="{width:g}" height="22" rx="3" fill="{colour}" '
             f'fill-opacity="0.5" stroke="currentColor" stroke-opacity="0.6"/>'
         )
-        drawing.text(190, 30 * place + 22, text, anchor="start")
-        drawing.text(290, 30 * place + 22, name, anchor="start")
+        drawing.text(152, 30 * place + 22, text, anchor="start")
+        drawing.text(252, 30 * place + 22, name, anchor="start")
     return drawing
 
 
