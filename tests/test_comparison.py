@@ -87,9 +87,12 @@ def tables(tmp_path, monkeypatch):
 def test_the_learning_rate_with_the_best_mean_is_chosen_for_each_block_task_and_tier(tables):
     best, _ = tables
     assert chosen_learning_rates(AUTOENCODER) == best
-    other = chosen_learning_rates(TASKS["super_resolution"])
+    other = chosen_learning_rates(TASKS["super_resolution"]._replace(withdrawn={}))
     assert all(other[name] != best[name] for name in BLOCKS)
     assert set(chosen_learning_rates(AUTOENCODER, "full").values()) == {0.016}
+    assert not set(TASKS["super_resolution"].withdrawn["mini"]) & set(
+        chosen_learning_rates(TASKS["super_resolution"]).values()
+    )
 
 
 def test_a_learning_rate_that_breaks_one_block_is_offered_to_none(tables, tmp_path):
@@ -104,7 +107,10 @@ def test_a_learning_rate_that_breaks_one_block_is_offered_to_none(tables, tmp_pa
         found = chosen_learning_rates(AUTOENCODER)
         assert (LEARNING_RATES[0] in found.values()) == chosen
         assert all(found[name] == best[name] for name in BLOCKS if best[name] != LEARNING_RATES[0])
-    assert LEARNING_RATES[0] in chosen_learning_rates(TASKS["super_resolution"]).values()
+    super_resolution = TASKS["super_resolution"]._replace(withdrawn={})
+    assert LEARNING_RATES[0] in chosen_learning_rates(super_resolution).values()
+    without = chosen_learning_rates(super_resolution._replace(withdrawn={"mini": LEARNING_RATES[:1]}))
+    assert LEARNING_RATES[0] not in without.values()
 
 
 def test_the_slower_block_gets_fewer_steps(tables):

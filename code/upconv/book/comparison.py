@@ -97,8 +97,9 @@ def matched_channels(task, upsampling, tier="mini"):
 def chosen_learning_rates(task, tier="mini"):
     """Give each block's learning rate: of `LEARNING_RATES` the one with the highest mean PSNR in validation.
 
-    A learning rate that breaks the training of any block, in any run, is offered to none: validation runs are shorter
-    than those of the comparison, and what one block just survives there breaks it later.
+    A learning rate that breaks the training of any block, in any run, is offered to none, and neither is one that the
+    task has withdrawn: validation runs are shorter than those of the comparison, and what a block just survives there
+    breaks it later.
 
     Parameters
     ----------
@@ -115,7 +116,7 @@ def chosen_learning_rates(task, tier="mini"):
     table = read_results("learning_rates", tier)
     table = table[table["task"] == task.name]
     best = table.groupby("upsampling")["psnr"].transform("max")
-    broken = set(table.loc[table["psnr"] < best - BROKEN, "learning_rate"])
+    broken = {*table.loc[table["psnr"] < best - BROKEN, "learning_rate"], *task.withdrawn.get(tier, ())}
     means = table[~table["learning_rate"].isin(broken)].groupby(["upsampling", "learning_rate"])["psnr"].mean()
     return {name: float(means[name].idxmax()) for name in BLOCKS}
 
