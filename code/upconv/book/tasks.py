@@ -33,7 +33,7 @@ class Task(NamedTuple):
     build: object
     data: object
     decoder: object
-    withdrawn: dict = {}  # noqa: RUF012 - never changed
+    withdrawn: dict = {}
 
     def measure(self, model, split="test", tier="mini", part=slice(None)):
         """Measure a model by `quality` on a split's images, or on a slice of them.
