@@ -4,6 +4,9 @@ With equal channels and steps, with equal parameters, in equal computing time: e
 what holds in one of them only is a result about that comparison.
 """
 
+import math
+from bisect import bisect_left
+
 import pandas as pd
 import torch
 from scipy.stats import false_discovery_control, ttest_rel
@@ -75,8 +78,9 @@ def matched_channels(task, upsampling, tier="mini"):
     Returns
     -------
     tuple of int
-        The task's channels times one factor, rounded: of all such, those with the parameters nearest to the number
-        that the reference block has with the task's own channels; its own channels, if these are as near as any.
+        The task's channels times one factor between 1/4 and 4, rounded: of all such, those with the parameters nearest
+        to the number that the reference block has with the task's own channels. Those channels themselves, if the
+        number is the same.
     """
     channels = task.tiers[tier]["channels"]
 
@@ -86,12 +90,15 @@ def matched_channels(task, upsampling, tier="mini"):
         return sum(parameter.numel() for parameter in decoder.parameters())
 
     wanted = parameters(REFERENCE, channels)
-    widest = max(channels)
-    candidates = dict.fromkeys(
-        tuple(max(1, round(width * number / widest)) for width in channels)
-        for number in sorted(range(widest // 4, 4 * widest + 1), key=lambda number: number != widest)
+    if parameters(upsampling, channels) == wanted:
+        return channels
+    # the factors at which one of the rounded numbers changes, in order, and the channels from each of them on
+    factors = sorted({(n + 0.5) / width for width in channels for n in range(width // 4, 4 * width)})
+    candidates = [tuple(max(1, math.floor(width * factor + 0.5)) for width in channels) for factor in factors]
+    place = bisect_left(candidates, wanted, key=lambda widths: parameters(upsampling, widths))
+    return min(
+        candidates[max(0, place - 1) : place + 1], key=lambda widths: abs(parameters(upsampling, widths) - wanted)
     )
-    return min(candidates, key=lambda widths: abs(parameters(upsampling, widths) - wanted))
 
 
 def chosen_learning_rates(task, tier="mini"):
