@@ -67,85 +67,116 @@ def test_matching_draws_no_weights():
     assert torch.equal(torch.get_rng_state(), before)
 
 
+def save(folder, name, rows, columns):
+    pd.DataFrame(rows, columns=columns).to_csv(folder / "results" / f"{name}.csv", index=False)
+
+
+BEST = {name: LEARNING_RATES[number % 4] for number, name in enumerate(BLOCKS)}
+RATIO = {name: 0.5 + 0.25 * number for number, name in enumerate(BLOCKS)}
+
+
 @pytest.fixture
 def tables(tmp_path, monkeypatch):
-    """Give tables of learning rates and times in which everything is known."""
+    """Write tables of learning rates and times; the second task has the times x 2, the tier full those x 3.
+
+    In the tier full, and in the second task, the best learning rate is the one after BEST's.
+    """
     (tmp_path / "results").mkdir()
     monkeypatch.setenv("UPCONV_DATA", str(tmp_path))
-    best = {name: LEARNING_RATES[number % 4] for number, name in enumerate(BLOCKS)}
-    rows = []
-    for task in TASKS:
-        for name in BLOCKS:
-            for rate in LEARNING_RATES:
-                good = 20.0 if (rate == best[name]) == (task == "autoencoder") else 19.0
-                # one seed alone, or the best or the worst, would choose otherwise
-                for seed, psnr in enumerate((good, good - 2, good + 1) if good == 20 else (good + 2.1, good - 1, good)):
-                    rows.append(("mini", task, name, rate, 1, seed, psnr))
-            rows.append(("full", task, name, 0.016, 1, 0, 1.0))
-    columns = ["tier", "task", "upsampling", "learning_rate", "steps", "seed", "psnr"]
-    pd.DataFrame(rows, columns=columns).to_csv(tmp_path / "results" / "learning_rates.csv", index=False)
-    ratio = {name: 0.5 + 0.25 * number for number, name in enumerate(BLOCKS)}
-    rows = [
-        (tier, task, name, seed, ratio[name] * scale * spread, 1.0)
-        for tier in ("mini", "full")
-        for task, scale in (("autoencoder", 1), ("super_resolution", 2))
-        for name in BLOCKS
-        for seed, spread in enumerate((1, 1.02, 50))
-    ]
-    columns = ["tier", "task", "upsampling", "seed", "ratio", "ms"]
-    pd.DataFrame(rows, columns=columns).to_csv(tmp_path / "results" / "step_time.csv", index=False)
-    return best, ratio
+    rates, times = [], []
+    for tier in ("mini", "full"):
+        for number, task in enumerate(TASKS):
+            for place, name in enumerate(BLOCKS):
+                shift = number + (tier == "full")
+                best = LEARNING_RATES[(place + shift) % 4]
+                for rate in LEARNING_RATES:  # the best or the worst run, the median or one seed would choose otherwise
+                    values = (20, 18.4, 20.1, 18.5) if rate == best else (20.2, 17.5, 17.6, 20.3)
+                    rates += [(tier, task, name, rate, 1, s, v + 10 * place) for s, v in enumerate(values)]
+                scale = (1 + number) * (3 if tier == "full" else 1)
+                spread = 1, 1.02, 50
+                times += [(tier, task, name, s, RATIO[name] * scale * x, 1.0) for s, x in enumerate(spread)]
+    save(tmp_path, "learning_rates", rates, ["tier", "task", "upsampling", "learning_rate", "steps", "seed", "psnr"])
+    save(tmp_path, "step_time", times, ["tier", "task", "upsampling", "seed", "ratio", "ms"])
+    return tmp_path / "results"
+
+
+def free(name):
+    return TASKS[name]._replace(withdrawn=())
 
 
 def test_the_learning_rate_with_the_best_mean_is_chosen_for_each_block_task_and_tier(tables):
-    best, _ = tables
-    assert chosen_learning_rates(AUTOENCODER) == best
-    other = chosen_learning_rates(TASKS["super_resolution"]._replace(withdrawn={}))
-    assert all(other[name] != best[name] for name in BLOCKS)
-    assert set(chosen_learning_rates(AUTOENCODER, "full").values()) == {0.016}
-    assert not set(TASKS["super_resolution"].withdrawn["mini"]) & set(
-        chosen_learning_rates(TASKS["super_resolution"]).values()
-    )
+    following = dict(zip(BLOCKS, [*list(BEST.values())[1:], LEARNING_RATES[2]], strict=True))
+    assert chosen_learning_rates(free("autoencoder")) == BEST
+    assert chosen_learning_rates(free("super_resolution")) == following
+    assert chosen_learning_rates(free("autoencoder"), "full") == following
 
 
-def test_a_learning_rate_that_breaks_one_block_is_offered_to_none(tables, tmp_path):
-    best, _ = tables
-    path = tmp_path / "results" / "learning_rates.csv"
+def test_a_learning_rate_that_breaks_one_block_is_offered_to_none(tables):
+    path = tables / "learning_rates.csv"
     table = pd.read_csv(path)
-    one = (table["task"] == "autoencoder") & (table["upsampling"] == "pixel_shuffle") & (table["seed"] == 2)
-    broken = one & (table["learning_rate"] == LEARNING_RATES[0])
-    for psnr, chosen in ((16.2, True), (15.9, False)):  # the best run of the block has 21
-        table.loc[broken, "psnr"] = psnr
+    first = LEARNING_RATES[0]
+    broken = (table["task"] == "autoencoder") & (table["upsampling"] == "pixel_shuffle") & (table["seed"] == 2)
+    broken &= (table["learning_rate"] == first) & (table["tier"] == "mini")
+    best = table.loc[(table["upsampling"] == "pixel_shuffle"), "psnr"].max()
+    for below, chosen in ((4.9, True), (5.1, False)):
+        table.loc[broken, "psnr"] = best - below
         table.to_csv(path, index=False)
-        found = chosen_learning_rates(AUTOENCODER)
-        assert (LEARNING_RATES[0] in found.values()) == chosen
-        assert all(found[name] == best[name] for name in BLOCKS if best[name] != LEARNING_RATES[0])
-    super_resolution = TASKS["super_resolution"]._replace(withdrawn={})
-    assert LEARNING_RATES[0] in chosen_learning_rates(super_resolution).values()
-    without = chosen_learning_rates(super_resolution._replace(withdrawn={"mini": LEARNING_RATES[:1]}))
-    assert LEARNING_RATES[0] not in without.values()
+        found = chosen_learning_rates(free("autoencoder"))
+        assert (first in found.values()) == chosen
+        assert all(found[name] == BEST[name] for name in BLOCKS if BEST[name] != first)
+    assert first in chosen_learning_rates(free("super_resolution")).values()
 
 
-def test_the_slower_block_gets_fewer_steps(tables):
-    _, ratio = tables
-    steps = equal_time_steps(AUTOENCODER)
-    number = AUTOENCODER.tiers["mini"]["steps"]
+def test_a_learning_rate_that_was_withdrawn_is_offered_to_none_in_its_tier(tables):
+    task = free("super_resolution")._replace(withdrawn=(("mini", LEARNING_RATES[0]), ("full", LEARNING_RATES[1])))
+    for tier, gone in (("mini", LEARNING_RATES[0]), ("full", LEARNING_RATES[1])):
+        found = set(chosen_learning_rates(task, tier).values())
+        assert found == set(LEARNING_RATES) - {gone}
+
+
+@pytest.mark.parametrize("name, call", [("learning_rates", chosen_learning_rates), ("step_time", equal_time_steps)])
+def test_an_incomplete_table_is_refused(tables, name, call):
+    path = tables / f"{name}.csv"
+    table = pd.read_csv(path)
+    mine = table.index[(table["task"] == "autoencoder") & (table["tier"] == "mini")]
+    measure = "psnr" if name == "learning_rates" else "ratio"
+    wrong = [
+        table.drop(mine[5]),
+        table.drop(mine[table.loc[mine, "upsampling"] == "pixel_shuffle"]),
+        table.drop(mine),
+        table.assign(**{measure: table[measure].where(table.index != mine[7])}),
+        table.assign(**{measure: table[measure].where(table.index != mine[7], np.inf)}),
+    ]
+    if name == "learning_rates":
+        wrong.append(table.assign(steps=table["steps"].where(table.index != mine[7], 2)))
+    call(AUTOENCODER)
+    for other in wrong:
+        other.to_csv(path, index=False)
+        with pytest.raises(ValueError, match=rf"{name}.csv has not every block .* run code/tools/sweep_{name}.py"):
+            call(AUTOENCODER)
+
+
+@pytest.mark.parametrize("tier, scale", [("mini", 1), ("full", 3)])
+def test_the_slower_block_gets_fewer_steps(tables, tier, scale):
+    steps = equal_time_steps(AUTOENCODER, tier)
+    number = AUTOENCODER.tiers[tier]["steps"]
     for name in BLOCKS:
         if name == REFERENCE:
             assert steps[name] == number
         else:  # the median of the times, whatever the worst of them is
-            assert steps[name] == pytest.approx(number / (1.02 * ratio[name]), abs=5.1)
+            assert steps[name] == pytest.approx(number / (1.02 * scale * RATIO[name]), abs=5.1)
             assert steps[name] % 10 == 0 and type(steps[name]) is int
 
 
-@pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
-def test_every_block_is_in_every_comparison_once(task, tables):
-    settings = comparison_settings(task)
+@pytest.mark.parametrize("tier", ["mini", "full"])
+@pytest.mark.parametrize("task", [free(name) for name in TASKS], ids=TASKS)
+def test_every_block_is_in_every_comparison_once(task, tier, tables):
+    settings = comparison_settings(task, tier)
     for comparison_name in COMPARISONS:
         mine = [setting for setting in settings if comparison_name in setting["comparisons"].split()]
         assert [setting["upsampling"] for setting in mine] == list(BLOCKS)
-    steps, rates = equal_time_steps(task), chosen_learning_rates(task)
-    plain = task.tiers["mini"]
+    steps, rates = equal_time_steps(task, tier), chosen_learning_rates(task, tier)
+    plain = task.tiers[tier]
     for setting in settings:
         names, block = setting["comparisons"].split(), setting["upsampling"]
         channels = tuple(map(int, setting["channels"].split()))
@@ -155,7 +186,7 @@ def test_every_block_is_in_every_comparison_once(task, tables):
         if "channels" in names:
             assert (channels, setting["steps"]) == (plain["channels"], plain["steps"])
         if "parameters" in names:
-            assert (channels, setting["steps"]) == (matched_channels(task, block), plain["steps"])
+            assert (channels, setting["steps"]) == (matched_channels(task, block, tier), plain["steps"])
     [reference] = [setting for setting in settings if setting["upsampling"] == REFERENCE]
     assert reference["comparisons"] == "channels parameters time"
 
@@ -184,35 +215,80 @@ def test_fit_warms_up_cools_down_and_lays_the_weights_out(monkeypatch):
     assert found["fit"] == pytest.approx(found["train"], rel=1e-3)
 
 
-class Recorded(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.decoder = nn.Conv2d(1, 1, 1)
-        self.code_size = 64
+@pytest.fixture
+def recorded():
+    """Give a small task that keeps what it was asked for."""
+    asked = {"build": [], "data": []}
 
-    def forward(self, images):
-        return self.decoder(images)
+    class Network(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.decoder = nn.Conv2d(1, 1, 1)
+
+        def forward(self, images):
+            return self.decoder(images)
+
+    def build(*arguments):
+        asked["build"].append(arguments)
+        return Network()
+
+    def data(split, tier):
+        asked["data"].append((split, tier))
+        images = torch.rand(30 if split == "train" else 10, 1, 28, 28, generator=torch.Generator().manual_seed(1))
+        return images, images / 2 if split == "train" else images / 3
+
+    small = torch.zeros(1, 1, 28, 28)
+    task = AUTOENCODER._replace(build=build, data=data, decoder=lambda model: (model.decoder, small))
+    return task, asked
 
 
-def test_a_run_is_measured_at_the_start_early_and_late():
-    images = torch.rand(30, 1, 28, 28)
-    task = AUTOENCODER._replace(
-        build=lambda upsampling, channels, tier: Recorded(),
-        data=lambda split, tier: (images[: 30 if split == "train" else 10],) * 2,
-        decoder=lambda model: (model.decoder, torch.zeros(1, 1, 28, 28)),
-    )
-    setting = dict(comparisons="time", upsampling="x", channels="1 2", batch_size=4, learning_rate=0.01)
-    found = run_comparison(task, **setting, steps=30, seed=2)
-    looks = {name.rpartition("_")[2] for name in found} - {"parameters", "macs", "training"}
-    assert looks == {"0", "20", "end"}
+SETTING = dict(comparisons="time", upsampling="x", channels="1 2", batch_size=5, learning_rate=0.01)
+
+
+def test_a_run_is_measured_at_the_start_early_and_late(recorded):
+    task, _ = recorded
+    found = run_comparison(task, **SETTING, steps=30, seed=2)
+    assert {name.rpartition("_")[2] for name in found} == {"parameters", "macs", "0", "20", "end", "training"}
     assert (found["parameters"], found["macs"]) == (2, 784)
     assert found["mse_end"] < found["mse_20"] < found["mse_0"]
-    again = run_comparison(task, **setting, steps=30, seed=2)
-    other = run_comparison(task, **setting, steps=30, seed=3)
+    again = run_comparison(task, **SETTING, steps=30, seed=2)
+    other = run_comparison(task, **SETTING, steps=30, seed=3)
     assert found == again and other["psnr_0"] != found["psnr_0"]
-    longer = run_comparison(task, **setting, steps=201, seed=2)
+    longer = run_comparison(task, **SETTING, steps=201, seed=2)
     assert "psnr_200" in longer and longer["psnr_20"] != found["psnr_20"]  # the learning rate falls more slowly
-    assert found["psnr_training"] == pytest.approx(found["psnr_end"])  # the same ten images
+    exactly = run_comparison(task, **SETTING, steps=200, seed=2)
+    assert exactly["psnr_200"] == exactly["psnr_end"] and set(exactly) == set(longer)
+
+
+def test_a_run_trains_what_its_setting_says(recorded, monkeypatch):
+    task, asked = recorded
+    used, train_images = {}, task.data("train", "full")
+
+    def fit(model, images, targets, *, callback, **options):
+        used.update(options, images=images, targets=targets)
+        callback(0)
+        callback(options["steps"])
+        model.decoder.weight.data.fill_(0.5)
+        model.decoder.bias.data.zero_()
+
+    monkeypatch.setattr(comparison, "fit", fit)
+    for setting in (SETTING, dict(SETTING, upsampling="y", channels="3 4", batch_size=7, learning_rate=0.02)):
+        asked["build"].clear(), asked["data"].clear()
+        found = run_comparison(task, **setting, steps=7, seed=5, tier="full", device="meta")
+        channels = tuple(int(number) for number in setting["channels"].split())
+        assert asked["build"] == [(setting["upsampling"], channels, "full")]
+        assert {tier for _, tier in asked["data"]} == {"full"}
+        assert torch.equal(used.pop("images"), train_images[0]) and torch.equal(used.pop("targets"), train_images[1])
+        asked_of_fit = {name: setting[name] for name in ("batch_size", "learning_rate")}
+        assert used == dict(asked_of_fit, steps=7, seed=5, device="meta", progress=False)
+        assert found["psnr_training"] == np.inf  # x / 2 is what the training images should become
+
+
+def test_fit_trains_towards_the_targets():
+    images = torch.rand(20, 1, 6, 6)
+    model = nn.Conv2d(1, 1, 1)
+    fit(model, images, 3 * images, steps=800, batch_size=10, learning_rate=0.1, seed=0, progress=False)
+    assert model.weight.item() == pytest.approx(3, abs=0.3)
 
 
 def runs(**values):
@@ -255,10 +331,45 @@ def test_signs_follow_the_setting():
     assert found.loc["b", "mean"] < 0 < found.loc["c", "mean"]
 
 
-def test_equal_runs_are_no_difference():
-    found = compare_with_reference(runs(a=[1.0, 2.0, 3.0], b=[1.0, 2.0, 3.0], c=[5.0, 6.1, 7.0]), "psnr", "a")
-    assert found["verdict"].to_dict() == {"b": "no difference", "c": "more"}
-    assert found.loc["b", ["mean", "low", "high", "p"]].tolist() == [0, 0, 0, 1]
+def test_equal_runs_and_rounding_are_no_difference():
+    for other in ([1.0, 2.0, 3.0], [1.0 + 2e-15, 2.0 + 4e-15, 3.0 + 6e-15]):
+        found = compare_with_reference(runs(a=[1.0, 2.0, 3.0], b=other, c=[5.0, 6.1, 7.0]), "psnr", "a")
+        assert found["verdict"].to_dict() == {"b": "no difference", "c": "more"}
+        assert found.loc["b", ["mean", "low", "high", "p"]].tolist() == [0, 0, 0, 1]
+
+
+def test_a_difference_is_named_below_five_percent_after_the_adjustment():
+    def table(t):  # five differences with this Student's t
+        base = np.array([-2.0, -1.0, 0.0, 1.0, 2.0])
+        differences = base + t * base.std(ddof=1) / 5**0.5
+        return runs(a=np.arange(5.0), b=np.arange(5.0) + differences)
+
+    for p, verdict in ((0.049, "more"), (0.051, "no difference"), (0.09, "no difference")):
+        found = compare_with_reference(table(stats.t.isf(p / 2, 4)), "psnr", "a").loc["b"]
+        assert (found["p"], found["verdict"]) == (pytest.approx(p), verdict)
+    both = pd.concat([table(stats.t.isf(0.04 / 2, 4)), runs(c=[0, 0.5, 2.5, 3, 4])])  # c is no different
+    assert compare_with_reference(both, "psnr", "a").loc["b", "verdict"] == "no difference"
+
+
+def test_other_columns_can_tell_the_settings_apart():
+    table = runs(a=[1.0, 2.0, 3.0], b=[5.0, 6.1, 7.0]).rename(columns={"upsampling": "network"})
+    table = table.assign(upsampling=["x", "y", "z"] * 2, parameters=1, macs=1, steps=1)
+    assert compare_with_reference(table, "psnr", "b", by="network")["verdict"].to_dict() == {"a": "less"}
+    found = comparison_table(table, {"psnr": ("PSNR", ".1f")}, reference="b", by="network")
+    assert found["PSNR"].tolist() == ["2.0 ± 1.0 −", "6.0 ± 1.0"]
+
+
+def test_nothing_to_compare_is_refused():
+    with pytest.raises(ValueError, match="the table has no other upsampling than 'a'"):
+        compare_with_reference(runs(a=[1.0, 2.0]), "psnr", "a")
+    table = runs(a=[1.0, 2.0], b=[1.0, 2.0]).assign(parameters=1, macs=1, steps=1)
+    shown = {"psnr": ("PSNR", ".1f")}
+    with pytest.raises(ValueError, match="upsampling='z' is not in the table; it has a, b"):
+        comparison_table(table, shown, reference="z")
+    with pytest.raises(ValueError, match="a base line has the name of a setting: b"):
+        comparison_table(table, shown, {"b": {"psnr": 1.0}}, reference="a")
+    with pytest.raises(ValueError, match="the floor, psnr of PCA, is nan"):
+        comparison_table(table, shown, {"PCA": {"psnr": np.nan}}, floor=("psnr", "PCA"), reference="a")
 
 
 def test_unpaired_runs_are_refused():
@@ -291,7 +402,14 @@ def test_nothing_below_the_floor_is_judged():
     values = {REFERENCE: [20.0, 21.0, 22.0], "a": [21.0, 22.0, 23.1], "b": [1.0, 2.0, 3.1]}
     table = runs(**values).assign(parameters=1, macs=1000, steps=1)
     shown = {"psnr": ("PSNR", ".1f")}
-    for line, expected in ((10.0, ["", " +", ""]), (21.5, ["", "", ""]), (0.0, ["", " +", " −"])):
-        found = comparison_table(table, shown, {"PCA": {"psnr": line}}, floor=("psnr", "PCA"))
+    # the reference's mean is 21; exactly on the floor is not below it
+    for line, expected in (
+        (10.0, ["", " +", ""]),
+        (21.5, ["", "", ""]),
+        (0.0, ["", " +", " −"]),
+        (21.0, ["", " +", ""]),
+    ):
+        lines = {"PCA": {"psnr": line, "steps": 1}}
+        found = comparison_table(table, {"steps": ("n", ".0f"), **shown}, lines, floor=("psnr", "PCA"))
         texts = found["PSNR"].tolist()[:3]
         assert [text.partition(" ± ")[2][3:] for text in texts] == expected, line

@@ -234,6 +234,8 @@ def test_draw_network_shows_the_shapes_that_the_layers_make():
     assert said[::2] == ["1 × 8 × 8", "4 × 4 × 4", "64", "10", "10", "10 × 1 × 1", "2 × 4 × 4"]
     assert drawing.alt.endswith("1 by 8 by 8, 4 by 4 by 4, 64, 10, 10, 10 by 1 by 1, 2 by 4 by 4")
     bars = list(parse(drawing).iter(f"{SVG}rect"))
+    for number, text in enumerate(parse(drawing).iter(f"{SVG}text")):  # two on every bar
+        assert 0 < float(text.get("y")) - float(bars[number // 2].get("y")) < 22
     widths = [float(bar.get("width")) for bar in bars]
     assert widths == pytest.approx([140, 70, 10, 10, 10, 17.5, 70])
     assert all(float(bar.get("x")) + width / 2 == pytest.approx(72) for bar, width in zip(bars, widths, strict=True))
@@ -243,40 +245,60 @@ def test_draw_network_shows_the_shapes_that_the_layers_make():
 
 
 def test_draw_network_changes_nothing():
-    layers = small_network()
-    before = [parameter.clone() for _, layer in layers for parameter in layer.parameters()]
-    draw_network(layers, torch.zeros(1, 1, 8, 8, requires_grad=True))
-    after = [parameter for _, layer in layers for parameter in layer.parameters()]
-    assert all(map(torch.equal, before, after)) and all(parameter.grad is None for parameter in after)
+    layers = [*small_network(), ("norm", nn.BatchNorm2d(2)), ("frozen", nn.BatchNorm2d(2).eval())]
+    before = [value.clone() for _, layer in layers for value in layer.state_dict().values()]
+    modes, generator = [layer.training for _, layer in layers], torch.get_rng_state()
+    seen = []
+    layers[0][1].register_forward_hook(lambda layer, _, output: seen.append(output.requires_grad))
+    draw_network(layers, torch.ones(2, 1, 8, 8))
+    after = [value for _, layer in layers for value in layer.state_dict().values()]
+    assert all(map(torch.equal, before, after)) and seen == [False]
+    assert [layer.training for _, layer in layers] == modes and torch.equal(torch.get_rng_state(), generator)
+
+
+def test_draw_network_draws_vectors_alone():
+    assert words(draw_network([("linear", nn.Linear(3, 2))], torch.zeros(1, 3)))[::2] == ["3", "2"]
 
 
 def test_seed_points_shows_every_run_and_the_means():
     use_book_style()
-    first = pd.DataFrame({"upsampling": ["a", "b", "a", "b", "c"], "psnr": [1.0, 5.0, 3.0, 6.0, 99.0]})
-    second = pd.DataFrame({"upsampling": ["b", "a"], "psnr": [7.0, 4.0]})
+    one = pd.DataFrame({"block": ["a", "b", "a", "b", "c", "a"], "psnr": [1.0, 5.0, 3.0, 6.0, 99.0, 8.0]})
+    other = pd.DataFrame({"block": ["b", "a"], "psnr": [7.0, 4.0]})
     names = {"b": "block b", "a": "block a"}
-    figure = seed_points({"one": first, "other": second}, "psnr", names, {"line": 2.5}, label="PSNR in dB")
+    figure = seed_points({"one": one, "other": other}, "psnr", names, {"line": 2.5}, by="block", label="PSNR in dB")
     [axis] = figure.axes
-    assert [tick.get_text() for tick in axis.get_yticklabels()] == ["block b", "block a"]
+    rows = dict(zip(axis.get_yticks(), (tick.get_text() for tick in axis.get_yticklabels()), strict=True))
+    assert rows == {0: "block b", 1: "block a"} and axis.yaxis_inverted()
     assert axis.get_xlabel() == "PSNR in dB"
-    points = [(*line.get_xdata(), *set(line.get_ydata())) for line in axis.lines if line.get_marker() == "o"]
-    ticks = [(*line.get_xdata(), *line.get_ydata()) for line in axis.lines if line.get_marker() == "|"]
-    expected = [(5, 6, -0.175), (1, 3, 0.825), (7, 0.175), (4, 1.175)]
-    assert [tuple(map(pytest.approx, row)) for row in expected] == points
-    assert ticks == [(5.5, points[0][-1]), (2, points[1][-1]), (7, points[2][-1]), (4, points[3][-1])]
+    shown = {"o": [], "|": []}
+    for line in axis.lines:
+        if line.get_marker() in shown:
+            row = round(line.get_ydata()[0])
+            assert abs(line.get_ydata()[0] - row) < 0.35
+            shown[line.get_marker()].append((rows[row], line.get_color(), *line.get_xdata()))
+    first, second = plt.rcParams["axes.prop_cycle"].by_key()["color"][:2]
+    assert shown["o"] == [
+        ("block b", first, 5, 6), ("block a", first, 1, 3, 8), ("block b", second, 7), ("block a", second, 4)
+    ]  # fmt: skip
+    assert shown["|"] == [
+        ("block b", first, 5.5), ("block a", first, 4), ("block b", second, 7), ("block a", second, 4)
+    ]  # fmt: skip
     [dashed] = [line for line in axis.lines if line.get_linestyle() == "--"]
-    assert list(dashed.get_xdata()) == [2.5, 2.5] and [text.get_text() for text in axis.texts] == ["line"]
-    assert axis.yaxis_inverted()
+    [text] = axis.texts
+    assert list(dashed.get_xdata()) == [2.5, 2.5] and (text.get_text(), text.xy[0]) == ("line", 2.5)
     [legend] = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == ["one", "other"]
-    colours = {line.get_color() for line in axis.lines if line.get_marker() == "o"}
-    assert len(colours) == 2
     plt.close(figure)
-    figure = seed_points({"one": first}, "psnr", {"c": "c"})
-    assert figure.axes[0].get_xlabel() == "psnr"
-    plt.close(figure)
-    with pytest.raises(ValueError, match="the table 'other' has no run with upsampling='c'"):
-        seed_points({"one": first, "other": second}, "psnr", {"c": "c"})
+
+
+def test_seed_points_needs_a_value_for_every_run():
+    table = pd.DataFrame({"upsampling": ["a", "a", "b"], "psnr": [1.0, 2.0, 5.0]})
+    assert seed_points({"one": table}, "psnr", {"b": "b"}).axes[0].get_xlabel() == "psnr"
+    for wrong in (table[:2], table.assign(psnr=[1.0, 2.0, float("nan")])):
+        with pytest.raises(
+            ValueError, match="the table 'other' has no run with upsampling='b', or one without a value"
+        ):
+            seed_points({"one": table, "other": wrong}, "psnr", {"a": "a", "b": "b"})
     plt.close("all")
 
 

@@ -164,6 +164,8 @@ def test_super_resolution_works_at_the_small_size_and_activates_after_all_but_th
         ("Conv2d", 1, 24, 24),
     ]  # fmt: skip
     assert [f[0] == "ELU" for f in found] == [False, True] * 4 + [False]
+    convs = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d)]
+    assert {(c.kernel_size, c.padding, c.padding_mode, c.stride) for c in convs} == {((3, 3), (1, 1), "zeros", (1, 1))}
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (1, 8, 8), (2, 3, 8, 8)])

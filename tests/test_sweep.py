@@ -4,6 +4,7 @@ import importlib
 import math
 import os
 import signal
+import statistics
 import subprocess
 import sys
 import time
@@ -16,7 +17,7 @@ from dask.distributed import LocalCluster
 
 import sweep
 from upconv.book.blocks import BLOCKS
-from upconv.book.tasks import Task
+from upconv.book.tasks import TASKS, Task
 
 TOOLS = Path(sweep.__file__).parent
 TIMES = ("ms", "ratio", "format_ratio")
@@ -239,9 +240,8 @@ def test_a_committed_table_is_complete(table):
         found = Counter(sweep._key(row, settings[0]) for row in here)
         assert set(found.values()) == {1}
         assert len(found) == len(settings) * len(seeds)
-        assert all(
-            math.isfinite(float(row[name])) for row in here for name in row if name.startswith(("energy", "psnr"))
-        )
+        names = [name for name in rows[0] if name not in {"tier", "seed", *settings[0], *sweep.ABOUT}]
+        assert names and all(math.isfinite(float(row[name])) for row in here for name in names)
 
 
 def test_a_row_comes_out_again(table):
@@ -291,8 +291,10 @@ def test_learning_rates_are_chosen_with_images_and_seeds_of_their_own(monkeypatc
     monkeypatch.setattr(program, "fit", fit)
     monkeypatch.setattr(Task, "measure", measure)
     setting = dict(task="super_resolution", upsampling="pixel_shuffle", learning_rate=0.5, steps=7)
-    assert program.run(**setting, seed=1, tier="mini", device="cpu") == {"psnr": 12.5}
-    assert len(used["images"]) == len(used["targets"]) == 4500
+    assert program.run(**setting, seed=1, tier="mini", device="meta") == {"psnr": 12.5}
+    small, large = program.TASKS["super_resolution"].data("train", "mini")
+    assert torch.equal(used["images"], small[:4500]) and torch.equal(used["targets"], large[:4500])
+    assert (used["batch_size"], used["device"]) == (16, "meta")
     assert (used["split"], used["part"]) == ("train", slice(4500, None))
     assert (used["learning_rate"], used["steps"], used["seed"]) == (0.5, 7, 1001)
     torch.manual_seed(1001)
@@ -308,3 +310,58 @@ def test_learning_rates_are_chosen_with_images_and_seeds_of_their_own(monkeypatc
         rows = [row for row in program.settings("mini") if row["task"] == task]
         assert len({row["steps"] for row in rows}) == 1
         assert Counter(row["upsampling"] for row in rows) == dict.fromkeys(BLOCKS, 4)
+
+
+def test_the_comparisons_are_those_of_their_task(monkeypatch):
+    for name in ("autoencoder", "super_resolution"):
+        program = importlib.import_module(f"sweep_{name}")
+        assert program.SWEEP.name == name
+        for setting in program.settings("mini"):
+            assert setting["upsampling"] in BLOCKS
+        asked = []
+        monkeypatch.setattr(
+            program, "run_comparison", lambda task, asked=asked, **setting: asked.append((task, setting))
+        )
+        program.run(upsampling="x", seed=3)
+        assert asked == [(TASKS[name], {"upsampling": "x", "seed": 3})]
+
+
+def test_a_step_is_timed_against_the_reference_and_the_other_format(monkeypatch):
+    """With a clock that the models move: a block costs what it is called, without channels_last ten times as much."""
+    program = importlib.import_module("sweep_step_time")
+    now, batches = [0.0], set()
+
+    class Network(torch.nn.Conv2d):
+        def __init__(self, cost):
+            super().__init__(2, 2, 3, padding=1)
+            self.cost = cost
+
+        def forward(self, images):
+            batches.add(len(images))
+            last = self.weight.is_contiguous(memory_format=torch.channels_last)
+            now[0] += self.cost * (1 if last else 10)
+            made = super().forward(images)
+            made.register_hook(lambda _: now.__setitem__(0, now[0] + 0.5 * self.cost * (1 if last else 10)))
+            return made
+
+    def build(name, channels, tier):
+        return Network({program.REFERENCE: 2.0}.get(name, 3.0))
+
+    images = torch.rand(20, 2, 4, 4)
+    task = TASKS["autoencoder"]._replace(build=build, data=lambda split, tier: (images, images))
+    monkeypatch.setitem(program.TASKS, "autoencoder", task)
+    monkeypatch.setattr(program.time, "perf_counter", lambda: now[0])
+    found = program.run("autoencoder", "pixel_shuffle", seed=0, tier="mini", device="cpu")
+    assert found == pytest.approx({"ms": 4500.0, "ratio": 1.5, "format_ratio": 0.1})
+    assert batches == {16}
+
+
+def test_the_measured_times_are_plausible():
+    [path] = [path for path in RESULTS if path.stem == "step_time"]
+    ratios = {}
+    for row in sweep.read_rows(path):
+        ratios.setdefault((row["task"], row["upsampling"]), []).append(float(row["ratio"]))
+    for task in TASKS:
+        assert statistics.median(ratios[task, "nearest_conv_3x3"]) == pytest.approx(1, abs=0.05)
+        assert statistics.median(ratios[task, "bicubic_conv_3x3"]) > 1.5
+        assert statistics.median(ratios[task, "conv_transpose_2x2"]) < 0.9

@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from upconv import checkerboard_energy
+from upconv.book import tasks
 from upconv.book.blocks import BLOCKS
 from upconv.book.data import fashion_mnist
 from upconv.book.tasks import AUTOENCODER, SUPER_RESOLUTION, TASKS, quality, without_frame
@@ -42,6 +43,10 @@ def test_bytes_are_images_from_0_to_1(pair):
     images = (pair[0].clamp(0, 1) * 255).round().to(torch.uint8)
     found, expected = quality(images, images.flip(0)), quality(images / 255, images.flip(0) / 255)
     assert found == pytest.approx(expected, rel=1e-5)
+    exact = quality(images, images.flip(0).double() / 255)
+    assert exact == pytest.approx(quality(images.double() / 255, images.flip(0).double() / 255), rel=1e-12)
+    with pytest.raises(TypeError, match="uint8"):
+        quality(images.long(), images.long())
 
 
 def test_only_the_images_decide_the_checkerboard_and_only_the_difference_the_error(pair):
@@ -79,6 +84,30 @@ def test_a_network_fits_its_data_in_both_tiers(task, tier):
     assert task.parameters_and_macs(wider)[0] > 1.5 * task.parameters_and_macs(model)[0]
     if task is AUTOENCODER:  # the encoder is no part of the comparison
         assert all(map(torch.equal, model.encoder.state_dict().values(), wider.encoder.state_dict().values()))
+
+
+@pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
+def test_the_data_are_those_of_the_split_and_the_tier(task, monkeypatch):
+    asked = []
+
+    def fake(split, tier):
+        asked.append((split, tier))
+        return torch.zeros(3, 1, 28, 28, dtype=torch.uint8), None
+
+    monkeypatch.setattr(tasks, "fashion_mnist", fake)
+    for split, tier in (("train", "full"), ("test", "mini")):
+        task.data(split, tier)
+        task.measure(
+            nn.Conv2d(1, 1, 1) if task is AUTOENCODER else task.build("pixel_shuffle", (2, 2, 2), tier), split, tier
+        )
+        assert asked == [(split, tier)] * 2
+        asked.clear()
+
+
+def test_the_encoder_is_that_of_the_tier():
+    for tier, channels in (("mini", (8, 16, 64)), ("full", (32, 64, 128))):
+        encoder = AUTOENCODER.build("pixel_shuffle", (3, 4, 5), tier).encoder
+        assert tuple(layer.out_channels for layer in encoder if isinstance(layer, nn.Conv2d)) == channels
 
 
 def test_an_autoencoder_is_given_what_it_should_make():

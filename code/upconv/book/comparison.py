@@ -7,9 +7,10 @@ what holds in one of them only is a result about that comparison.
 import math
 from bisect import bisect_left
 
+import numpy as np
 import pandas as pd
 import torch
-from scipy.stats import false_discovery_control, ttest_rel
+from scipy.stats import false_discovery_control, ttest_1samp
 
 from upconv.book.blocks import BLOCKS
 from upconv.book.results import paired, read_results
@@ -119,11 +120,18 @@ def chosen_learning_rates(task, tier="mini"):
     dict of str to float
         By the name of the block, read from `data/results/learning_rates.csv`. A run is broken if it ends more than
         `BROKEN` dB below the best of its block.
+
+    Raises
+    ------
+    ValueError
+        If the table has other runs than every block with every learning rate and every seed.
     """
-    table = read_results("learning_rates", tier)
-    table = table[table["task"] == task.name]
+    table = _of_task("learning_rates", task, tier, "psnr", {"learning_rate": LEARNING_RATES})
     best = table.groupby("upsampling")["psnr"].transform("max")
-    broken = {*table.loc[table["psnr"] < best - BROKEN, "learning_rate"], *task.withdrawn.get(tier, ())}
+    broken = {
+        *table.loc[table["psnr"] < best - BROKEN, "learning_rate"],
+        *(rate for other, rate in task.withdrawn if other == tier),
+    }
     means = table[~table["learning_rate"].isin(broken)].groupby(["upsampling", "learning_rate"])["psnr"].mean()
     return {name: float(means[name].idxmax()) for name in BLOCKS}
 
@@ -140,12 +148,32 @@ def equal_time_steps(task, tier="mini"):
     Returns
     -------
     dict of str to int
-        By the name of the block, in tens, from the measured times of `data/results/step_time.csv`.
+        By the name of the block, in tens, from the measured times of `data/results/step_time.csv`: of a whole training
+        step (forward, backward, Adam), the median over the repetitions.
+
+    Raises
+    ------
+    ValueError
+        If the table has other runs than every block in every repetition.
     """
-    table = read_results("step_time", tier)
-    ratios = table[table["task"] == task.name].groupby("upsampling")["ratio"].median()
+    ratios = _of_task("step_time", task, tier, "ratio", {}).groupby("upsampling")["ratio"].median()
     steps = task.tiers[tier]["steps"]
     return {name: steps if name == REFERENCE else 10 * round(steps / float(ratios[name]) / 10) for name in BLOCKS}
+
+
+def _of_task(name, task, tier, measure, others):
+    """Read a task's rows of a table; they must be complete, each run once and its measure finite."""
+    table = read_results(name, tier)
+    table = table[table["task"] == task.name]
+    expected = pd.MultiIndex.from_product([list(BLOCKS), *others.values(), sorted(set(table["seed"]))])
+    found = pd.MultiIndex.from_frame(table[["upsampling", *others, "seed"]])
+    steps = table["steps"].nunique() if "steps" in table else 1
+    if not np.isfinite(table[measure]).all() or steps > 1 or sorted(found) != sorted(expected) or table.empty:
+        raise ValueError(
+            f"{name}.csv has not every block of the task {task.name!r} once for each seed, or a value that is not "
+            f"finite; run code/tools/sweep_{name}.py, or remove the table and run it"
+        )
+    return table
 
 
 def comparison_settings(task, tier="mini"):
@@ -207,8 +235,13 @@ def run_comparison(
     -------
     dict of str to float
         `parameters` and `macs` (for one image) of the decoder; then what `upconv.book.tasks.quality` gives, after 0,
-        20, 200 and all steps (`psnr_0`, `psnr_20`, `psnr_200`, `psnr_end` and so on); and `psnr_training`, at the end
-        on as many training images as there are test images.
+        20, 200 and all steps (`psnr_0`, `psnr_20`, `psnr_200`, `psnr_end` and so on), the early ones if there are so
+        many steps; and `psnr_training`, at the end on as many training images as there are test images.
+
+    Raises
+    ------
+    FloatingPointError
+        If the training breaks off.
     """
     torch.manual_seed(seed)
     model = task.build(upsampling, tuple(int(number) for number in channels.split()), tier)
@@ -216,8 +249,7 @@ def run_comparison(
     measures = {"parameters": parameters, "macs": macs}
 
     def look(step):
-        if step in EARLY or step == steps:
-            name = "end" if step == steps else step
+        for name in [step] * (step in EARLY) + ["end"] * (step == steps):
             measures.update({f"{measure}_{name}": value for measure, value in task.measure(model, tier=tier).items()})
 
     fit(
@@ -284,14 +316,15 @@ def compare_with_reference(table, measure, reference=REFERENCE, *, by="upsamplin
     Raises
     ------
     ValueError
-        As `upconv.book.results.compare`.
+        As `upconv.book.results.compare`, and if there is nothing to compare the reference with.
 
     Notes
     -----
-    Intervals and tests are Student's for pairs (`scipy.stats.ttest_rel`): with five seeds the bootstrap's intervals are
-    too narrow. Of many comparisons some succeed by chance, so `p` is adjusted for their number by Benjamini and
-    Hochberg's (1995) false discovery rate, doi 10.1111/j.2517-6161.1995.tb02031.x: of the differences named, about one
-    in twenty is expected to be none. The intervals are not adjusted.
+    Intervals and tests are Student's for pairs: with five seeds the bootstrap's intervals are too narrow. Of many tests
+    some succeed by chance, so `p` is adjusted for the settings of this call by Benjamini and Hochberg's (1995) false
+    discovery rate, doi 10.1111/j.2517-6161.1995.tb02031.x: over many such calls, the share of named differences that
+    are none is on average at most one in twenty. Neither the intervals nor several calls are adjusted. Differences
+    below a billionth of the values are rounding, and count as 0.
 
     Examples
     --------
@@ -305,14 +338,16 @@ def compare_with_reference(table, measure, reference=REFERENCE, *, by="upsamplin
     for name in table[by].unique():
         if name != reference:
             one, other = paired(table, measure, name, reference, by=by)
-            difference = one - other
+            difference = np.where(np.isclose(one, other, rtol=1e-9, atol=0), 0.0, one - other)
             if difference.any():
-                found = ttest_rel(one, other)
+                found = ttest_1samp(difference, 0)
                 low, high = found.confidence_interval(0.95)
                 p = found.pvalue
             else:  # a test of nothing but zeros has no value
                 low, high, p = 0.0, 0.0, 1.0
             rows[name] = difference.mean(), difference.std(ddof=1), low, high, p
+    if not rows:
+        raise ValueError(f"the table has no other {by} than {reference!r}")
     result = pd.DataFrame.from_dict(rows, orient="index", columns=["mean", "std", "low", "high", "p"])
     result["p"] = false_discovery_control(result["p"])
     result["verdict"] = [
@@ -346,12 +381,24 @@ def comparison_table(table, measures, base_lines=None, *, floor=None, reference=
         Of str. Columns `parameters`, `MACs` (in thousands, for one image), `steps`, then each measure's mean ± standard
         deviation over the seeds and a sign against the reference by `compare_with_reference`: + more, − less, = no
         difference, nothing if the setting or the reference is below the floor.
+
+    Raises
+    ------
+    ValueError
+        If the table lacks the reference or has the name of a base line, if the floor is not a number, or as
+        `compare_with_reference`.
     """
     base_lines = base_lines or {}
     means = table.groupby(by, sort=False).mean(numeric_only=True)
+    if reference not in means.index:
+        raise ValueError(f"{by}={reference!r} is not in the table; it has {', '.join(map(str, means.index))}")
+    if set(base_lines) & set(means.index):
+        raise ValueError(f"a base line has the name of a setting: {', '.join(set(base_lines) & set(means.index))}")
     judged = list(means.index)
     if floor:
         measure, line = floor
+        if not np.isfinite(base_lines[line][measure]):
+            raise ValueError(f"the floor, {measure} of {line}, is {base_lines[line][measure]}")
         judged = [name for name in judged if means.loc[name, measure] >= base_lines[line][measure]]
     rows = {
         name: {

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from upconv.arithmetic import conv_output_size, conv_transpose_output_size, overlap_counts
+from upconv.book.training import _mode
 
 __all__ = [
     "Drawing",
@@ -391,14 +392,15 @@ def draw_network(layers, example):
     bars = [("input", GREY, tuple(example.shape[1:]))]
     with torch.no_grad():
         for name, layer in layers:
-            example = layer(example)
+            with _mode(layer, training=False):
+                example = layer(example)
             shape = tuple(example.shape[1:])
             if shape == bars[-1][2] and not any(True for _ in layer.parameters()):
                 bars[-1] = (f"{bars[-1][0]}, {name}", *bars[-1][1:])
                 continue
             kinds = {nn.Conv2d: BLUE, nn.Linear: GREEN, nn.Sequential: ORANGE}
             bars.append((name, kinds.get(type(layer), GREY), shape))
-    widest = max(shape[-1] for _, _, shape in bars if len(shape) == 3)
+    widest = max((shape[-1] for _, _, shape in bars if len(shape) == 3), default=1)
     texts = [" × ".join(map(str, shape)) for _, _, shape in bars]
     drawing = Drawing(
         340, 30 * len(bars) + 8, "Bars from top to bottom, as wide as the maps: " + ", ".join(texts).replace("×", "by")
@@ -491,12 +493,13 @@ def seed_points(tables, measure, names, lines=None, *, by="upsampling", label=No
     Raises
     ------
     ValueError
-        If a table has no run for one of the names.
+        If a table has no run for one of the names, or a run lacks its value.
     """
     for title, table in tables.items():
         for name in names:
-            if not (table[by] == name).any():
-                raise ValueError(f"the table {title!r} has no run with {by}={name!r}")
+            values = table.loc[table[by] == name, measure]
+            if values.empty or values.isna().any():
+                raise ValueError(f"the table {title!r} has no run with {by}={name!r}, or one without a value")
     figure, axis = plt.subplots(figsize=(6.8, 0.5 * len(names) + 1.4), layout="constrained")
     colours = plt.rcParams["axes.prop_cycle"].by_key()["color"]
     step = 0.7 / len(tables)

@@ -1,6 +1,7 @@
 """The networks that the book trains; the block that upsamples is their one choice.
 
-Everything else is built first, so that two networks of one seed start from the same weights outside their blocks.
+Everything else is built first, so that two networks of one seed and the same channels start from the same weights
+outside their blocks.
 """
 
 from collections import OrderedDict

@@ -1,6 +1,7 @@
-"""The tables of the sweeps in `data/results`, and the one way in which the book compares settings.
+"""The tables of the sweeps in `data/results`, and how two settings of one are compared.
 
-Runs of one seed start alike outside what is compared and see the same data, so they are compared pair by pair.
+Runs of one seed see the same data in the same order and, where their shapes agree, start alike outside what is
+compared; so they are compared pair by pair. For many settings at once see `upconv.book.comparison`.
 """
 
 from typing import NamedTuple
