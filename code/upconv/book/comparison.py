@@ -378,9 +378,10 @@ def comparison_table(table, measures, base_lines=None, *, floor=None, reference=
     Returns
     -------
     pandas.DataFrame
-        Of str. Columns `parameters`, `MACs` (in thousands, for one image), `steps`, then each measure's mean ± standard
-        deviation over the seeds and a sign against the reference by `compare_with_reference`: + more, − less, = no
-        difference, nothing if the setting or the reference is below the floor.
+        Of str. Columns `parameters`, `MACs` (in thousands, for one image), `steps` where they differ, then each
+        measure's mean ± standard deviation over the seeds and a sign against the reference by `compare_with_reference`:
+        + more, − less, = no difference, nothing if the setting or the reference is below the floor. No text breaks
+        between its parts.
 
     Raises
     ------
@@ -404,7 +405,7 @@ def comparison_table(table, measures, base_lines=None, *, floor=None, reference=
         name: {
             "parameters": f"{row['parameters']:,.0f}",
             "MACs": f"{row['macs'] / 1000:,.0f}k",
-            "steps": f"{row['steps']:,.0f}",
+            **({"steps": f"{row['steps']:,.0f}"} if means["steps"].nunique() > 1 else {}),
         }
         for name, row in means.iterrows()
     }
@@ -414,8 +415,9 @@ def comparison_table(table, measures, base_lines=None, *, floor=None, reference=
             verdicts = compare_with_reference(table[table[by].isin(judged)], measure, reference, by=by)["verdict"]
             signs = verdicts.map({"more": " +", "less": " −", "no difference": " ="}).to_dict()
         for name, values in table.groupby(by, sort=False)[measure]:
-            rows[name][title] = f"{values.mean():{form}} ± {values.std():{form}}{signs.get(name, '')}"
+            text = f"{values.mean():{form}} ± {values.std():{form}}{signs.get(name, '')}"
+            rows[name][title] = text.replace(" ", "\N{NO-BREAK SPACE}").replace("-", "\N{MINUS SIGN}")
         for line, values in base_lines.items():
-            shown = format(values[measure], form) if measure in values else ""
-            rows.setdefault(line, dict.fromkeys(("parameters", "MACs", "steps"), ""))[title] = shown
+            shown = format(values[measure], form).replace("-", "\N{MINUS SIGN}") if measure in values else ""
+            rows.setdefault(line, dict.fromkeys(rows[reference].keys() - {title}, ""))[title] = shown
     return pd.DataFrame.from_dict(rows, orient="index")
