@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from upconv.book.data import DataError
-from upconv.book.results import compare, read_results, summary
+from upconv.book.results import compare, paired, read_results, summary
 
 
 def runs(**values):
@@ -62,13 +62,20 @@ def test_the_interval_covers_what_the_docstring_says():
         assert ("half of the cases" if n == 2 else f"{100 * said:.0f}") in compare.__doc__
 
 
+def test_pairs_come_in_the_order_of_the_seeds():
+    table = runs(a=[1.0, 2.0, 3.0], b=[4.0, 5.0, 6.0]).sample(frac=1, random_state=3)
+    one, other = paired(table, "psnr", "a", "b", by="upsampling")
+    assert one.tolist() == [1, 2, 3] and other.tolist() == [4, 5, 6]
+
+
 def test_what_cannot_be_compared_is_refused():
-    table = runs(a=[1.0, 2.0], b=[1.0, 2.0], c=[1.0, 2.0, 3.0], d=[1.0], e=[1.0, np.nan])
+    table = runs(a=[1.0, 2.0], b=[1.0, 2.0], c=[1.0, 2.0, 3.0], d=[1.0], e=[1.0, np.nan], f=[1.0, np.inf])
     for other, message in (
-        ("z", "upsampling='z' is not in the table; it has a, b, c, d, e"),
+        ("z", "upsampling='z' is not in the table; it has a, b, c, d, e, f"),
         ("c", "'a' has the seeds 0, 1 and 'c' 0, 1, 2"),
         ("d", "needs the same seeds, at least 2"),
         ("e", "psnr has values that are missing"),
+        ("f", "psnr has values that are missing or not finite"),
     ):
         with pytest.raises(ValueError, match=message):
             compare(table, "psnr", "a", other, by="upsampling")
