@@ -132,6 +132,8 @@ def test_a_learning_rate_that_was_withdrawn_is_offered_to_none_in_its_tier(table
     for tier, gone in (("mini", LEARNING_RATES[0]), ("full", LEARNING_RATES[1])):
         found = set(chosen_learning_rates(task, tier).values())
         assert found == set(LEARNING_RATES) - {gone}
+    with pytest.raises(ValueError, match="every learning rate broke a block of the task 'super_resolution'"):
+        chosen_learning_rates(task._replace(withdrawn=tuple(("mini", rate) for rate in LEARNING_RATES)))
 
 
 @pytest.mark.parametrize("name, call", [("learning_rates", chosen_learning_rates), ("step_time", equal_time_steps)])
@@ -192,7 +194,7 @@ def test_every_block_is_in_every_comparison_once(task, tier, tables):
 
 
 def test_of_comparison_takes_the_runs_that_serve_it():
-    table = pd.DataFrame({"comparisons": ["channels parameters", "time", "channels"], "seed": [0, 1, 2]})
+    table = pd.DataFrame({"comparisons": ["channels parameters", "time", "channels", "timeless"], "seed": [0, 1, 2, 3]})
     assert of_comparison(table, "channels")["seed"].tolist() == [0, 2]
     assert of_comparison(table, "parameters")["seed"].tolist() == [0]
     assert of_comparison(table, "time")["seed"].tolist() == [1]

@@ -124,7 +124,7 @@ def chosen_learning_rates(task, tier="mini"):
     Raises
     ------
     ValueError
-        If the table has other runs than every block with every learning rate and every seed.
+        If the table has other runs than every block with every learning rate and every seed, or no rate is left.
     """
     table = _of_task("learning_rates", task, tier, "psnr", {"learning_rate": LEARNING_RATES})
     best = table.groupby("upsampling")["psnr"].transform("max")
@@ -132,6 +132,8 @@ def chosen_learning_rates(task, tier="mini"):
         *table.loc[table["psnr"] < best - BROKEN, "learning_rate"],
         *(rate for other, rate in task.withdrawn if other == tier),
     }
+    if broken >= set(LEARNING_RATES):
+        raise ValueError(f"every learning rate broke a block of the task {task.name!r}; add lower ones")
     means = table[~table["learning_rate"].isin(broken)].groupby(["upsampling", "learning_rate"])["psnr"].mean()
     return {name: float(means[name].idxmax()) for name in BLOCKS}
 
