@@ -1,11 +1,13 @@
 import gzip
 import hashlib
 import importlib.util
+import io
 import os
 import shutil
 import socket
 import socketserver
 import struct
+import tarfile
 import threading
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -14,6 +16,7 @@ import numpy as np
 import pooch
 import pytest
 import torch
+from PIL import Image
 
 from upconv.book import data
 
@@ -53,6 +56,7 @@ def alone(monkeypatch, tmp_path):
     monkeypatch.setattr(pooch, "os_cache", lambda project: tmp_path / "cache" / project)
     monkeypatch.setattr(data, "DEBIAN_FOLDER", tmp_path / "not-installed")
     monkeypatch.setattr(data, "_BASE_URL", "http://127.0.0.1:1/")
+    monkeypatch.setattr(data, "_PETS_URL", "http://127.0.0.1:1/")
 
 
 @pytest.fixture
@@ -98,11 +102,10 @@ class Server(socketserver.ThreadingTCPServer):
 
 
 @pytest.fixture
-def server(small, monkeypatch):
+def running():
     with Server(("127.0.0.1", 0), Handler) as running:
-        running.bodies = {name: packed for name, (_, packed) in small.items()}
-        running.requests, running.stop_after = [], None
-        monkeypatch.setattr(data, "_BASE_URL", f"http://127.0.0.1:{running.server_address[1]}/")
+        running.bodies, running.requests, running.stop_after = {}, [], None
+        running.address = f"http://127.0.0.1:{running.server_address[1]}/"
         thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:
@@ -110,6 +113,13 @@ def server(small, monkeypatch):
         finally:
             running.shutdown()
             thread.join()
+
+
+@pytest.fixture
+def server(running, small, monkeypatch):
+    running.bodies = {name: packed for name, (_, packed) in small.items()}
+    monkeypatch.setattr(data, "_BASE_URL", running.address)
+    return running
 
 
 def assert_split(split, small):
@@ -186,6 +196,8 @@ def test_the_readme_states_the_pinned_sums_and_the_file_has_its_own():
     for name in SHA256:
         assert any(row.startswith(f"| `{name}` | `{MD5[name]}` |") for row in rows)
         assert f"| `{name}` | `{SHA256[name]}` |" in rows
+    for name, md5 in data._PETS_MD5.items():
+        assert any(f"`oxford_pets_{name}`" in row and f"`{md5}`" in row for row in rows)
 
 
 def test_mini_is_found_from_a_folder_below_data_when_the_module_is_not_in_the_repository(monkeypatch, tmp_path):
@@ -385,6 +397,508 @@ def test_an_interrupted_download_leaves_nothing(server, small, cache, monkeypatc
             data.fashion_mnist("train", "full")
     assert list(cache.iterdir()) == []
     assert_split("train", small)
+
+
+# Oxford-IIIT Pet
+
+IMAGES, ANNOTATIONS = data._PETS_MD5
+CACHED = [f"oxford_pets_{ANNOTATIONS}", f"oxford_pets_{IMAGES}"]
+COLOURS = np.array([[10, 120, 250], [200, 30, 40], [90, 220, 60]], np.uint8)  # background, pet, border
+IN_TRIMAP = np.array([2, 1, 3], np.uint8)
+SQUARE = 32
+# Name: width, height, the format and mode of the picture, the mode of the trimap, how far off a colour may be.
+PICTURES = {
+    "Bengal_7": (45, 32, "PNG", "RGB", "L", 0),
+    "Abyssinian_12": (32, 51, "GIF", "P", "L", 0),
+    "american_bulldog_100": (32, 32, "PNG", "RGBA", "P", 0),
+    "Egyptian_Mau_139": (71, 32, "PNG", "P", "L", 0),
+    "boxer-2.b": (33, 32, "BMP", "RGB", "L", 0),
+    "Sphynx_1": (32, 40, "JPEG", "RGB", "L", 6),
+    "pug_3": (39, 32, "JPEG", "CMYK", "L", 6),
+}
+LISTS = {
+    "train": ["Bengal_7", "Sphynx_1", "Abyssinian_12", "american_bulldog_100"],
+    "test": ["pug_3", "boxer-2.b", "Egyptian_Mau_139"],
+}
+
+
+def encoded(picture, form):
+    buffer = io.BytesIO()
+    picture.save(buffer, form, **({"quality": 100, "subsampling": 0} if form == "JPEG" else {}))
+    return buffer.getvalue()
+
+
+def trimap_png(values, mode="L"):
+    picture = Image.fromarray(values)
+    if mode == "P":
+        picture.putpalette([0, 0, 0, 255, 0, 0, 0, 255, 0, 0, 0, 255])
+    return encoded(picture, "PNG")
+
+
+def draw(labels, width, height, form, mode, trimap_mode):
+    """Make a picture and its trimap; their central square shows the 8 by 8 labels, in squares of 4 by 4 pixels."""
+    generator = np.random.default_rng(width)
+    whole = generator.integers(0, 3, (height, width))
+    top, left = (height - SQUARE) // 2, (width - SQUARE) // 2
+    whole[top : top + SQUARE, left : left + SQUARE] = np.kron(labels, np.ones((4, 4), int))
+    picture = Image.fromarray(COLOURS[whole])
+    if mode == "RGBA":
+        picture.putalpha(Image.fromarray(generator.integers(0, 256, (height, width), dtype=np.uint8)))
+    elif mode == "P":
+        picture = picture.quantize(4)
+    else:
+        picture = picture.convert(mode)
+    return encoded(picture, form), trimap_png(IN_TRIMAP[whole], trimap_mode)
+
+
+def tar(members):
+    """Pack a dict from names to bytes, or to a TarInfo, whose own name counts and which has no content."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name, content in members.items():
+            if isinstance(content, tarfile.TarInfo):
+                archive.addfile(content)
+            else:
+                info = tarfile.TarInfo(name)
+                info.size = len(content)
+                archive.addfile(info, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+class Pets:
+    """The set in small, on a server; publish() after a change of its members."""
+
+    def __init__(self, running, monkeypatch):
+        generator = np.random.default_rng(1)
+        self.labels = {name: generator.integers(0, 3, (8, 8)) for name in PICTURES}
+        drawn = {name: draw(self.labels[name], *picture[:5]) for name, picture in PICTURES.items()}
+        self.images = {"images/notes.mat": b"other files are passed over"}
+        self.images |= {f"images/{name}.jpg": drawn[name][0] for name in drawn}
+        self.annotations = {"annotations/README": b"as published", "annotations/trimaps/._pug_3.png": b"\0Mac OS X"}
+        self.annotations |= {f"annotations/trimaps/{name}.png": drawn[name][1] for name in reversed(drawn)}
+        for split, member in (("train", "annotations/trainval.txt"), ("test", "annotations/test.txt")):
+            self.annotations[member] = "".join(f"{name} 1 1 1\n" for name in LISTS[split]).encode()
+        self.running, self.monkeypatch = running, monkeypatch
+        self.publish()
+
+    def publish(self, **instead):
+        for published, members in ((IMAGES, self.images), (ANNOTATIONS, self.annotations)):
+            kind = published.split(".")[0]
+            self.running.bodies[published] = instead.get(kind) or gzip.compress(tar(members), compresslevel=1)
+        sums = {name: hashlib.md5(self.running.bodies[name]).hexdigest() for name in (IMAGES, ANNOTATIONS)}
+        self.monkeypatch.setattr(data, "_PETS_MD5", sums)
+
+    def put(self, folder, **instead):
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in (IMAGES, ANNOTATIONS):
+            content = instead.get(name.split(".")[0], self.running.bodies[name])
+            (folder / f"oxford_pets_{name}").write_bytes(content)
+        return folder
+
+
+@pytest.fixture
+def pets(running, monkeypatch, tmp_path):
+    monkeypatch.setattr(data, "_PETS_URL", running.address)
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    return Pets(running, monkeypatch)
+
+
+def tree(folder, without=None):
+    return {
+        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
+        for path in sorted(folder.rglob("*"))
+        if without is None or not path.is_relative_to(without)
+    }
+
+
+def assert_pets(pets, split, size=8):
+    images, masks = data.oxford_pets(split, size)
+    names = LISTS[split]
+    assert images.dtype == masks.dtype == torch.uint8
+    assert images.shape == (len(names), 3, size, size)
+    assert masks.shape == (len(names), size, size)
+    for name, image, mask in zip(names, images.numpy(), masks.numpy(), strict=True):
+        labels = np.kron(pets.labels[name], np.ones((size // 8, size // 8), int))
+        assert np.array_equal(mask, labels), name
+        assert np.abs(image.transpose(1, 2, 0) - COLOURS[labels].astype(int)).max() <= PICTURES[name][5], name
+
+
+def pets_fail(*texts, split="train"):
+    with pytest.raises(data.DataError) as caught:
+        data.oxford_pets(split, 8)
+    for text in texts:
+        assert text in str(caught.value), f"{text!r} is not in: {caught.value}"
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+@pytest.mark.parametrize("size", [8, 16, 64])
+def test_pets_are_the_central_squares_with_their_masks_in_the_lists_order(pets, split, size):
+    assert_pets(pets, split, size)
+
+
+def test_the_size_may_be_any_int_and_the_images_are_free_to_change(pets):
+    images, masks = data.oxford_pets("test", np.int64(8))
+    images.zero_()
+    masks.zero_()
+    assert_pets(pets, "test")
+
+
+def test_a_picture_and_its_mask_stay_aligned_at_any_ratio(pets):
+    columns = np.broadcast_to(np.arange(60, dtype=np.uint8), (60, 60))
+    pets.images["images/pug_3.jpg"] = encoded(Image.fromarray(np.stack([columns, columns.T, columns], -1)), "PNG")
+    pets.annotations["annotations/trimaps/pug_3.png"] = trimap_png(np.where(columns < 28, 2, 1).astype(np.uint8))
+    pets.publish()
+    for size in (1, 7, 13, 59, 61, 100):
+        images, masks = data.oxford_pets("test", size)
+        centres = (np.arange(size) + 0.5) * 60 / size
+        for channel, axis in ((0, 0), (1, 1)):
+            assert np.abs(images[0, channel].numpy().astype(float) - np.expand_dims(centres - 0.5, axis)).max() <= 1
+        assert np.array_equal(masks[0].numpy(), np.broadcast_to(centres >= 28, (size, size)))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        (("trainval",), ValueError, 'split: expected "train" or "test", got \'trainval\''),
+        ((None, 8), ValueError, 'split: expected "train" or "test", got None'),
+        (("train", 0), ValueError, "size=0 must be an int of at least 1"),
+        (("train", -8), ValueError, "size=-8 must be"),
+        (("train", 8.0), TypeError, "size=8.0 must be an int"),
+        (("train", "8"), TypeError, "size='8' must be an int"),
+        (("train", True), TypeError, "size=True must be an int"),
+        (("train", None), TypeError, "size=None must be an int"),
+    ],
+)
+def test_a_wrong_argument_is_refused_before_anything_is_downloaded(pets, arguments, error, message):
+    with pytest.raises(error, match=message):
+        data.oxford_pets(*arguments)
+    assert pets.running.requests == []
+
+
+@pytest.mark.parametrize("disabled", ["", "1"])
+def test_decoding_shows_a_bar_unless_it_is_disabled(pets, monkeypatch, cache, disabled):
+    pets.put(cache)
+    monkeypatch.setenv("TQDM_DISABLE", disabled)
+    output = io.StringIO()
+    monkeypatch.setattr("sys.stderr", output)
+    assert_pets(pets, "train")
+    assert ("Oxford-IIIT Pet" in output.getvalue()) is (not disabled)
+    assert ("0/8" in output.getvalue()) is (not disabled)
+
+
+# Where the archives come from
+
+
+def test_a_download_is_kept_and_a_second_call_makes_no_request_and_decodes_nothing(pets, cache, monkeypatch):
+    assert_pets(pets, "train")
+    assert sorted(pets.running.requests) == [ANNOTATIONS, IMAGES]
+    assert sorted(path.name for path in cache.iterdir()) == [*CACHED, "oxford_pets_train_8.npz"]
+    pets.running.requests.clear()
+    assert_pets(pets, "test")
+    monkeypatch.setattr(data, "_decode_pets", None)
+    assert_pets(pets, "train")
+    assert_pets(pets, "test")
+    assert pets.running.requests == []
+
+
+def test_archives_in_upconv_data_are_used_without_a_download(pets, monkeypatch, tmp_path, cache):
+    own = pets.put(tmp_path / "own")
+    monkeypatch.setenv("UPCONV_DATA", str(own))
+    pets.put(cache, images=b"damaged", annotations=b"damaged")
+    assert_pets(pets, "train")
+    assert pets.running.requests == []
+    (own / CACHED[0]).unlink()
+    assert_pets(pets, "test")
+    assert pets.running.requests == [ANNOTATIONS]
+
+
+@pytest.mark.parametrize("damaged", ["images", "annotations"])
+@pytest.mark.parametrize("damage", [cut, flip, lambda content: b""], ids=["truncated", "one bit flipped", "empty"])
+def test_a_damaged_archive_in_upconv_data_is_refused_by_name(pets, monkeypatch, tmp_path, damaged, damage):
+    whole = pets.running.bodies[f"{damaged}.tar.gz"]
+    own = pets.put(tmp_path / "own", **{damaged: damage(whole)})
+    monkeypatch.setenv("UPCONV_DATA", str(own))
+    pets_fail(str(own / f"oxford_pets_{damaged}.tar.gz"), hashlib.md5(whole).hexdigest(), "Delete it", "run again")
+    assert (own / f"oxford_pets_{damaged}.tar.gz").read_bytes() == damage(whole)
+
+
+def test_a_damaged_archive_in_the_cache_is_downloaded_again(pets, cache):
+    pets.put(cache, images=cut(pets.running.bodies[IMAGES]))
+    assert_pets(pets, "train")
+    assert pets.running.requests == [IMAGES]
+
+
+def test_a_damaged_archive_in_the_cache_is_named_when_there_is_no_network(pets, cache, monkeypatch):
+    monkeypatch.setattr(data, "_PETS_URL", "http://127.0.0.1:1/")
+    pets.put(cache, images=cut(pets.running.bodies[IMAGES]))
+    pets_fail(str(cache / CACHED[1]), "damaged", "connect to the network", "UPCONV_DATA")
+
+
+def test_no_network_is_an_error_that_says_how_to_get_the_archives(cache):
+    pets_fail(CACHED[0], "connect to the network and run again", "UPCONV_DATA", *CACHED)
+    assert not any(cache.iterdir())
+
+
+PETS_FAILURES = {
+    "refused": lambda server: server.bodies.pop(IMAGES),
+    "connection closed": lambda server: setattr(server, "stop_after", 500),
+    "truncated": lambda server: server.bodies.update({IMAGES: cut(server.bodies[IMAGES])}),
+    "one bit flipped": lambda server: server.bodies.update({IMAGES: flip(server.bodies[IMAGES])}),
+    "a page": lambda server: server.bodies.update({IMAGES: b"<html>Please sign in</html>"}),
+    "the other one": lambda server: server.bodies.update({IMAGES: server.bodies[ANNOTATIONS]}),
+}
+
+
+@pytest.mark.parametrize("failure", PETS_FAILURES)
+def test_a_failed_download_of_an_archive_leaves_nothing_and_is_tried_again(pets, cache, failure):
+    cache.mkdir(parents=True)
+    (cache / CACHED[0]).write_bytes(pets.running.bodies[ANNOTATIONS])
+    whole = dict(pets.running.bodies)
+    PETS_FAILURES[failure](pets.running)
+    pets_fail(CACHED[1], "failed", "run again", "UPCONV_DATA")
+    assert [path.name for path in cache.iterdir()] == CACHED[:1]
+    pets.running.bodies, pets.running.stop_after = whole, None
+    assert_pets(pets, "train")
+
+
+# What an archive holds
+
+
+def outside(tmp_path):
+    path = tmp_path / "outside.png"
+    path.write_bytes(trimap_png(np.ones((32, 32), np.uint8)))
+    return path
+
+
+def special(name, kind, target=""):
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, str(target)
+    return info
+
+
+def test_members_with_other_names_are_passed_over_and_nothing_is_written_outside_the_cache(pets, cache, tmp_path):
+    path = outside(tmp_path)
+    hostile = {
+        "../escaped.jpg": b"?",
+        "images/../../escaped.jpg": b"?",
+        str(tmp_path / "absolute.jpg"): b"?",
+        str(path): b"?",
+        "C:\\escaped.jpg": b"?",
+        "link": special("images/link.jpg", tarfile.SYMTYPE, path),
+        "hard link": special("images/hard.jpg", tarfile.LNKTYPE, path),
+        "device": special("images/device.jpg", tarfile.CHRTYPE),
+        "folder": special("images/folder", tarfile.DIRTYPE),
+        "same name": special("images/pug_3.jpg", tarfile.SYMTYPE, path),
+        "images/._pug_3.jpg": b"?",
+    }
+    pets.images, pets.annotations = hostile | pets.images, hostile | pets.annotations
+    pets.publish()
+    before = tree(tmp_path, without=cache.parent)
+    assert_pets(pets, "train")
+    assert_pets(pets, "test")
+    assert tree(tmp_path, without=cache.parent) == before
+    assert sorted(tree(cache)) == [*CACHED, "oxford_pets_test_8.npz", "oxford_pets_train_8.npz"]
+
+
+@pytest.mark.parametrize(
+    "member", ["images/Bengal_7.jpg", "annotations/trimaps/Bengal_7.png", "annotations/trainval.txt"]
+)
+@pytest.mark.parametrize(
+    "kind",
+    [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE, tarfile.DIRTYPE, None],
+    ids=["symlink", "hard link", "character device", "block device", "pipe", "folder", "missing"],
+)
+def test_a_member_that_is_missing_or_no_regular_file_is_an_error_and_never_followed(
+    pets, cache, tmp_path, member, kind
+):
+    path = outside(tmp_path)
+    members = pets.images if member in pets.images else pets.annotations
+    del members[member]
+    if kind is not None:
+        members["special"] = special(member, kind, path)
+        members["its target"] = special(f"{member}.link", tarfile.SYMTYPE, "../../../outside.png")
+    pets.publish()
+    before = tree(tmp_path, without=cache.parent)
+    pets_fail(member, "missing, or not a regular file", "oxford_pets_", "run again")
+    assert tree(tmp_path, without=cache.parent) == before
+    assert set(tree(cache)) == set(CACHED)
+
+
+@pytest.mark.parametrize(
+    "member", ["images/Bengal_7.jpg", "annotations/trimaps/Bengal_7.png", "annotations/trainval.txt", "images/huge.mat"]
+)
+def test_a_member_of_absurd_size_is_refused_by_its_header_before_it_is_read_or_passed_over(pets, member):
+    info = tarfile.TarInfo(member)
+    info.size = 2**40
+    kind = member.split("/")[0]
+    pets.publish(**{kind: gzip.compress(info.tobuf(tarfile.GNU_FORMAT) + tar({}))})
+    pets_fail(member, "1,099,511,627,776 bytes", "67,108,864")
+
+
+def test_a_picture_with_too_many_pixels_is_refused(pets, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 32 * 51 - 1)  # Pillow itself only warns below twice as many
+    pets_fail("annotations/trimaps/Abyssinian_12.png", "decompression bomb")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 32 * 51)
+    assert_pets(pets, "train")
+
+
+BROKEN = {
+    "cut": lambda members: cut(gzip.compress(tar(members), compresslevel=1)),
+    "cut after unpacking": lambda members: gzip.compress(tar(members)[:1500]),
+    "cut between members": lambda members: gzip.compress(tar(members)[:1024]),
+    "not a gzip file": lambda members: b"nothing of the kind",
+    "a bare tar": tar,
+    "not a tar": lambda members: gzip.compress(b"nothing of the kind" * 100),
+    "garbled": lambda members: garbled(gzip.compress(tar(members))),
+    "an empty tar": lambda members: gzip.compress(tar({})),
+    "an empty gzip file": lambda members: gzip.compress(b""),
+}
+
+
+@pytest.mark.parametrize("kind", ["images", "annotations"])
+@pytest.mark.parametrize("damage", BROKEN)
+def test_an_archive_that_is_broken_but_has_the_md5_is_an_error_that_names_it(pets, cache, kind, damage):
+    pets.publish(**{kind: BROKEN[damage](getattr(pets, kind))})
+    pets_fail(str(cache / f"oxford_pets_{kind}.tar.gz"), "Delete", "run again")
+    assert set(tree(cache)) == set(CACHED)
+    pets.publish()
+    assert_pets(pets, "train")
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["../../etc/passwd 1 1 1", "/etc/passwd 1 1 1", "images/pug_3 1 1 1", "._pug_3 1 1 1", ".. 1 1 1", "pug\\3 1 1 1",
+     "pug_3", "pug_3 1 1", "pug_3 1 1 1 1", "pug_3 1 1 x", "pug 3 1 1 1", "Chat_Égyptien 1 1 1", "\0 1 1 1"],
+)  # fmt: skip
+def test_a_list_with_a_line_of_another_form_is_refused_with_the_line(pets, line):
+    pets.annotations["annotations/trainval.txt"] += f"{line}\n".encode()
+    pets.publish()
+    pets_fail(CACHED[0], "annotations/trainval.txt", "name and three numbers")
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"), [(b"", "empty"), (b"\n \n", "empty"), (b"a 1 1 1\na 2 1 1\n", "twice")]
+)
+def test_a_list_that_is_empty_or_has_a_name_twice_is_refused(pets, content, problem):
+    pets.annotations["annotations/test.txt"] = content
+    pets.publish()
+    pets_fail("annotations/test.txt", problem, split="test")
+    assert_pets(pets, "train")
+
+
+def test_a_list_may_have_the_line_ends_of_another_system_and_an_empty_last_line(pets):
+    pets.annotations["annotations/test.txt"] = pets.annotations["annotations/test.txt"].replace(b"\n", b" \r\n") + b"\n"
+    pets.publish()
+    assert_pets(pets, "test")
+
+
+@pytest.mark.parametrize("value", [0, 4, 255])
+def test_a_mask_with_another_value_is_refused_even_where_it_is_cut_off(pets, value):
+    values = np.full((32, 45), 2, np.uint8)
+    values[31, 44] = value
+    pets.annotations["annotations/trimaps/Bengal_7.png"] = trimap_png(values)
+    pets.publish()
+    pets_fail(CACHED[0], "annotations/trimaps/Bengal_7.png", f"has the value {value}; expected 1, 2 and 3")
+
+
+@pytest.mark.parametrize("mode", ["RGB", "1", "I;16", "LA"])
+def test_a_mask_of_another_mode_is_refused(pets, mode):
+    pets.annotations["annotations/trimaps/Bengal_7.png"] = encoded(Image.new(mode, (45, 32), 1), "PNG")
+    pets.publish()
+    pets_fail("annotations/trimaps/Bengal_7.png", "mode", "8 bits")
+
+
+@pytest.mark.parametrize("size", [(32, 45), (45, 33), (90, 64)])
+def test_a_mask_of_another_size_than_its_image_is_refused(pets, size):
+    pets.annotations["annotations/trimaps/Bengal_7.png"] = trimap_png(np.ones(size[::-1], np.uint8))
+    pets.publish()
+    pets_fail(CACHED[1], "images/Bengal_7.jpg", "(45, 32)", str(size))
+
+
+UNREADABLE = {
+    "empty": lambda content: b"",
+    "text": lambda content: b"nothing of the kind",
+    "truncated": cut,
+    "PostScript": lambda content: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 45 32\n",
+}
+
+
+@pytest.mark.parametrize("member", ["images/Bengal_7.jpg", "annotations/trimaps/Bengal_7.png"])
+@pytest.mark.parametrize("damage", UNREADABLE)
+def test_a_picture_that_cannot_be_decoded_is_an_error_that_names_it(pets, cache, member, damage):
+    members = pets.images if member in pets.images else pets.annotations
+    members[member] = UNREADABLE[damage](members[member])
+    pets.publish()
+    pets_fail(member, "cannot be decoded", "oxford_pets_", "run again", "Pillow")
+    assert set(tree(cache)) == set(CACHED)
+
+
+# The arrays in the cache
+
+
+@pytest.mark.parametrize(
+    "damage", [cut, flip, lambda content: b"", lambda content: b"PK", lambda content: content[:-1]]
+)
+def test_a_damaged_file_of_arrays_is_made_anew(pets, cache, damage):
+    assert_pets(pets, "train")
+    kept = cache / "oxford_pets_train_8.npz"
+    kept.write_bytes(damage(kept.read_bytes()))
+    assert_pets(pets, "train")
+    assert_pets(pets, "train")
+    with np.load(kept) as arrays:
+        assert set(arrays) == {"images", "made_from", "masks"}
+
+
+def test_a_changed_pixel_in_the_file_of_arrays_is_seen(pets, cache):
+    data.oxford_pets("train", 64)
+    kept = cache / "oxford_pets_train_64.npz"
+    for place in (5_000, 20_000, kept.stat().st_size - 3_000):  # in images, images, masks
+        kept.write_bytes(kept.read_bytes()[:place] + b"\x07" + kept.read_bytes()[place + 1 :])
+        assert_pets(pets, "train", 64)
+
+
+@pytest.mark.parametrize("other", ["oxford_pets_test_8.npz", "oxford_pets_train_16.npz"])
+def test_a_file_of_other_arrays_under_the_name_is_not_used(pets, cache, other):
+    data.oxford_pets("test", 8)
+    data.oxford_pets("train", 16)
+    shutil.copy(cache / other, cache / "oxford_pets_train_8.npz")
+    assert_pets(pets, "train")
+
+
+def test_arrays_made_from_other_archives_are_not_used(pets):
+    assert_pets(pets, "train")
+    pets.labels["Bengal_7"] = 2 - pets.labels["Bengal_7"]
+    picture, trimap = draw(pets.labels["Bengal_7"], *PICTURES["Bengal_7"][:5])
+    pets.images["images/Bengal_7.jpg"], pets.annotations["annotations/trimaps/Bengal_7.png"] = picture, trimap
+    pets.publish()
+    assert_pets(pets, "train")
+
+
+def test_arrays_that_cannot_be_kept_are_returned_with_a_warning(pets, cache, monkeypatch):
+    def refuse(*arguments):
+        raise OSError("no space left")
+
+    pets.put(cache)
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "savez", lambda file, **arrays: file.write(b"half") and refuse())
+        with pytest.warns(UserWarning, match=r"oxford_pets_train_8.npz: cannot be written \(no space left\)"):
+            assert_pets(pets, "train")
+    assert set(tree(cache)) == set(CACHED)
+    assert_pets(pets, "train")
+
+
+def test_an_interrupted_call_leaves_no_arrays(pets, cache, monkeypatch):
+    def interrupt(file, **arrays):
+        file.write(b"half")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "savez", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            data.oxford_pets("train", 8)
+    assert set(tree(cache)) == set(CACHED)
+    assert_pets(pets, "train")
 
 
 # The original files

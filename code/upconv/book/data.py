@@ -1,20 +1,34 @@
-"""Fashion-MNIST as uint8 tensors: a small committed subset, or the full set, each verified before use.
+"""Fashion-MNIST and Oxford-IIIT Pet as uint8 tensors, from files that are verified before use.
 
-The images are those of Xiao, Rasul and Vollgraf, "Fashion-MNIST: a Novel Image Dataset for Benchmarking Machine
-Learning Algorithms" (2017), arXiv:1708.07747. Where each tier is looked for is said in :func:`fashion_mnist`.
+The images of :func:`fashion_mnist` are those of Xiao, Rasul and Vollgraf, "Fashion-MNIST: a Novel Image Dataset for
+Benchmarking Machine Learning Algorithms" (2017), arXiv:1708.07747; those of :func:`oxford_pets`, with masks for
+segmentation, of Parkhi, Vedaldi, Zisserman and Jawahar, "Cats and Dogs" (CVPR 2012), doi:10.1109/CVPR.2012.6248092.
+Each function says where it looks for its files.
 """
 
 import gzip
 import hashlib
 import io
 import os
+import re
+import tarfile
+import tempfile
+import warnings
 import zlib
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 
-__all__ = ["CLASSES", "DEBIAN_FOLDER", "MINI_SHA256", "DataError", "committed_file", "fashion_mnist", "read_idx"]
+from upconv.book.blocks import _int_of_at_least
+from upconv.book.training import _bar
+
+__all__ = [
+    "CLASSES", "DEBIAN_FOLDER", "MINI_SHA256", "DataError", "committed_file", "fashion_mnist", "oxford_pets",
+    "read_idx",
+]  # fmt: skip
 
 CLASSES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
@@ -45,6 +59,25 @@ _SHA256 = {
     "t10k-images-idx3-ubyte.gz": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
     "t10k-labels-idx1-ubyte.gz": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
 }
+
+_PETS_URL = "https://www.robots.ox.ac.uk/~vgg/data/pets/data/"
+# Of the two archives as published.
+_PETS_MD5 = {
+    "images.tar.gz": "5c4f3ee8e5d25df40f4fd59a7f44e54c",
+    "annotations.tar.gz": "95a8c909bbe2e81eed6a22bccdf3f68f",
+}
+_PETS_LISTS = {"train": "annotations/trainval.txt", "test": "annotations/test.txt"}
+_PETS_ROW = re.compile(r"\s*([A-Za-z0-9][A-Za-z0-9_.-]*)(\s+[0-9]+){3}\s*")  # a name, class, species and breed
+_PETS_REMEDY = (
+    "To get the two archives, connect to the network and run again, or put them, as oxford_pets_images.tar.gz and "
+    "oxford_pets_annotations.tar.gz, into the folder that the environment variable UPCONV_DATA names."
+)
+_FORMATS = ("JPEG", "PNG", "GIF", "BMP")  # some of the set's .jpg files are not JPEG
+_LARGEST_MEMBER = 64 * 2**20  # bytes
+# What 1 (pet), 2 (background) and 3 (not classified) in the archive's masks become; 255 is no value of theirs.
+_LABELS = np.full(256, 255, np.uint8)
+_LABELS[[1, 2, 3]] = 1, 0, 2
+_DECODING = "1: central square, BOX and NEAREST"  # a change of what is made of the archives changes this too
 
 
 class DataError(RuntimeError):
@@ -96,9 +129,8 @@ def fashion_mnist(split: str, tier: str = "mini") -> tuple[torch.Tensor, torch.T
     >>> labels.bincount().tolist()
     [100, 100, 100, 100, 100, 100, 100, 100, 100, 100]
     """
-    for argument, value, accepted in (("split", split, ("train", "test")), ("tier", tier, ("mini", "full"))):
-        if value not in accepted:
-            raise ValueError(f'{argument}: expected "{accepted[0]}" or "{accepted[1]}", got {value!r}')
+    _check_choice("split", split, ("train", "test"))
+    _check_choice("tier", tier, ("mini", "full"))
     if tier == "mini":
         with np.load(io.BytesIO(_read_mini(committed_file(_MINI_NAME))), allow_pickle=False) as arrays:
             images, labels = arrays[f"{split}_images"], arrays[f"{split}_labels"]
@@ -108,6 +140,81 @@ def fashion_mnist(split: str, tier: str = "mini") -> tuple[torch.Tensor, torch.T
             read_idx(_find_original(f"{prefix}-{kind}-ubyte.gz")) for kind in ("images-idx3", "labels-idx1")
         )
     return torch.from_numpy(images).unsqueeze(1), torch.from_numpy(labels).long()
+
+
+def oxford_pets(split: str, size: int = 128) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the images and masks of one split of Oxford-IIIT Pet, from two archives verified by their MD5.
+
+    Each photograph is cropped to its central square and resized to ``size``: a pixel of the image is the mean of those
+    with their centre in it (the nearest, if ``size`` is the larger one), and a pixel of the mask is the one at its
+    centre. What the crop cuts off is lost.
+
+    The two archives, 0.8 GB together, are each taken from the first place that holds it: the folder that the
+    environment variable UPCONV_DATA names, the cache ``pooch.os_cache("upconv")``; one in neither is downloaded into
+    that cache from the set's published address. In both places their names are ``oxford_pets_images.tar.gz`` and
+    ``oxford_pets_annotations.tar.gz``. A damaged archive in the cache is downloaded again; one in UPCONV_DATA is an
+    error. The archives are read, not unpacked: nothing is written under a name that one of them holds.
+
+    Decoding a split takes about a minute. The cache keeps the arrays, in a file for each split and size (241 MB for
+    128), so that the next call needs neither that minute nor the archives; a damaged one is made anew.
+
+    Parameters
+    ----------
+    split : str
+        "train" (3,680 images, the set's trainval.txt) or "test" (3,669).
+    size : int
+        Height and width of what is returned, in pixels.
+
+    Returns
+    -------
+    images : torch.Tensor
+        Shape (N, 3, size, size), uint8, RGB from 0 to 255, in the order of the set's own list; shuffle them before
+        training.
+    masks : torch.Tensor
+        Shape (N, size, size), uint8: 0 background, 1 pet, 2 border, the rim that the set calls "not classified".
+
+    Raises
+    ------
+    TypeError
+        If ``size`` is not an int (a bool is not an int here).
+    ValueError
+        If ``split`` is none of the accepted values, or ``size`` is below 1.
+    DataError
+        If an archive is damaged or cannot be downloaded, or does not hold what it should.
+
+    Warns
+    -----
+    UserWarning
+        If the arrays cannot be kept in the cache; they are returned all the same.
+
+    Notes
+    -----
+    Data: Parkhi, Vedaldi, Zisserman and Jawahar, "Cats and Dogs" (CVPR 2012), doi:10.1109/CVPR.2012.6248092, under
+    CC BY-SA 4.0, as https://www.robots.ox.ac.uk/~vgg/data/pets/ states.
+
+    Examples
+    --------
+    >>> images, masks = oxford_pets("train")  # doctest: +SKIP
+    >>> images.shape, masks.shape  # doctest: +SKIP
+    (torch.Size([3680, 3, 128, 128]), torch.Size([3680, 128, 128]))
+    >>> oxford_pets("train", size=0)
+    Traceback (most recent call last):
+    ...
+    ValueError: size=0 must be an int of at least 1
+    """
+    _check_choice("split", split, ("train", "test"))
+    size = _int_of_at_least(1, size=size)
+    kept = _cache_folder() / f"oxford_pets_{split}_{size}.npz"
+    made_from = ", ".join((split, str(size), *_PETS_MD5.values(), _DECODING))
+    arrays = _read_kept(kept, made_from)
+    if arrays is None:
+        arrays = _decode_pets(split, size)
+        try:
+            _keep(kept, made_from, *arrays)
+        except OSError as error:
+            warnings.warn(f"{kept}: cannot be written ({error}); the next call decodes again", stacklevel=2)
+    images, masks = arrays
+    return torch.from_numpy(images), torch.from_numpy(masks)
 
 
 def committed_file(name: str) -> Path:
@@ -196,6 +303,11 @@ def read_idx(path: str | os.PathLike) -> np.ndarray:
     return np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions).reshape(shape)
 
 
+def _check_choice(argument, value, accepted):
+    if value not in accepted:
+        raise ValueError(f'{argument}: expected "{accepted[0]}" or "{accepted[1]}", got {value!r}')
+
+
 def _read_mini(path: Path) -> bytes:
     try:
         content = path.read_bytes()
@@ -211,21 +323,167 @@ def _read_mini(path: Path) -> bytes:
 
 
 def _find_original(name: str) -> Path:
+    return _held(name, DEBIAN_FOLDER) or _download(name, _BASE_URL + name, _MD5[name], _REMEDY)
+
+
+def _held(name, *folders):
     chosen = os.environ.get("UPCONV_DATA")
-    for folder in ([Path(chosen)] if chosen else []) + [DEBIAN_FOLDER]:
+    for folder in ([Path(chosen)] if chosen else []) + list(folders):
         if (folder / name).is_file():
             return folder / name
-    return _download(name)
+    return None
 
 
-def _download(name: str) -> Path:
+def _cache_folder():
     import pooch  # noqa: PLC0415 - the mini tier needs no download
 
-    folder = Path(pooch.os_cache("upconv"))
+    return Path(pooch.os_cache("upconv"))
+
+
+def _download(name: str, url: str, md5: str, remedy: str) -> Path:
+    import pooch  # noqa: PLC0415 - the mini tier needs no download
+
+    folder = _cache_folder()
     held = (folder / name).exists()
     # pooch writes to a temporary file and renames it once the MD5 agrees, so nothing unfinished takes the file's name.
     try:
-        return Path(pooch.retrieve(_BASE_URL + name, f"md5:{_MD5[name]}", fname=name, path=folder, progressbar=True))
+        return Path(pooch.retrieve(url, f"md5:{md5}", fname=name, path=folder, progressbar=True))
     except (OSError, ValueError) as error:  # requests' errors are OSErrors; a wrong MD5 is pooch's ValueError
         damaged = f"The copy in the cache, {folder / name}, is damaged or unreadable. " if held else ""
-        raise DataError(f"{name}: the download from {_BASE_URL} failed ({error}). {damaged}{_REMEDY}") from error
+        raise DataError(f"{name}: the download from {url} failed ({error}). {damaged}{remedy}") from error
+
+
+def _find_archive(published):
+    name, md5 = f"oxford_pets_{published}", _PETS_MD5[published]
+    path = _held(name)
+    if path is None:
+        return _download(name, _PETS_URL + published, md5, _PETS_REMEDY)
+    try:
+        with open(path, "rb") as file:
+            found = hashlib.file_digest(file, "md5").hexdigest()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error}). Make it readable and run again.") from error
+    if found != md5:
+        raise DataError(f"{path}: its MD5 is {found}; expected {md5}. Delete it and run again. {_PETS_REMEDY}")
+    return path
+
+
+def _decode_pets(split, size):
+    annotations, photographs = _find_archive("annotations.tar.gz"), _find_archive("images.tar.gz")
+    names = _pet_names(annotations, _PETS_LISTS[split])
+    images = np.empty((len(names), 3, size, size), np.uint8)
+    masks = np.empty((len(names), size, size), np.uint8)
+    sizes = [None] * len(names)
+    with _bar(2 * len(names), "Oxford-IIIT Pet", unit="file") as bar:
+        trimaps = {f"annotations/trimaps/{name}.png": index for index, name in enumerate(names)}
+        for member, content in _members(annotations, trimaps):
+            index = trimaps[member]
+            mask = _decode_mask(annotations, member, content)
+            sizes[index] = mask.size
+            masks[index] = _central_square(mask, size, Image.Resampling.NEAREST)
+            bar.update()
+        pictures = {f"images/{name}.jpg": index for index, name in enumerate(names)}
+        for member, content in _members(photographs, pictures):
+            index = pictures[member]
+            with _decoding(photographs, member):
+                image = Image.open(io.BytesIO(content), formats=_FORMATS).convert("RGB")
+            if image.size != sizes[index]:
+                raise _bad_member(photographs, member, f"is of size {image.size}, and its mask {sizes[index]}")
+            images[index] = _central_square(image, size, Image.Resampling.BOX).transpose(2, 0, 1)
+            bar.update()
+    return images, masks
+
+
+def _pet_names(path, member):
+    [(_, content)] = _members(path, [member])
+    lines = [line for line in content.decode("ascii", "replace").splitlines() if line.strip()]
+    rows = [_PETS_ROW.fullmatch(line) for line in lines]
+    if None in rows:
+        raise _bad_member(path, member, f"has a line that is not a name and three numbers: {lines[rows.index(None)]!r}")
+    names = [row[1] for row in rows]
+    if not names or len(set(names)) < len(names):
+        raise _bad_member(path, member, "has a name twice" if names else "is empty")
+    return names
+
+
+def _members(path, wanted):
+    """Yield the name and content of each wanted file, in one pass; links, folders and other names are passed over."""
+    missing = set(wanted)
+    try:
+        with gzip.open(path) as unpacked, tarfile.open(fileobj=unpacked, mode="r|") as archive:
+            for member in archive:
+                if not missing:
+                    return
+                if member.size > _LARGEST_MEMBER:  # also of the others: tarfile reads what it passes over
+                    problem = f"has {member.size:,} bytes, more than the {_LARGEST_MEMBER:,} that are read"
+                    raise _bad_member(path, member.name, problem)
+                if not member.isreg() or member.name not in missing:
+                    continue
+                missing.remove(member.name)
+                yield member.name, archive.extractfile(member).read()
+    except (OSError, EOFError, ValueError, zlib.error, tarfile.TarError) as error:
+        raise DataError(f"{path}: truncated, damaged or unreadable ({error}). {_again(path)}") from error
+    if missing:
+        first = next(name for name in wanted if name in missing)
+        raise _bad_member(path, first, f"is missing, or not a regular file ({len(missing):,} of {len(wanted):,} are)")
+
+
+def _decode_mask(path, member, content):
+    with _decoding(path, member):
+        mask = Image.open(io.BytesIO(content), formats=_FORMATS)
+        mask.load()
+    if mask.mode not in ("L", "P"):
+        raise _bad_member(path, member, f"is of mode {mask.mode}; expected a single channel of 8 bits")
+    values = np.asarray(mask)
+    labels = _LABELS[values]
+    if labels.max() > 2:
+        raise _bad_member(path, member, f"has the value {values[labels > 2][0]}; expected 1, 2 and 3")
+    return Image.fromarray(labels)
+
+
+@contextmanager
+def _decoding(path, member):
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of palettes and metadata, which make no difference here
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            yield
+    except Exception as error:  # Pillow's decoders raise errors of many kinds
+        raise _bad_member(path, member, f"cannot be decoded ({error})") from error
+
+
+def _central_square(picture, size, resampling):
+    side = min(picture.size)
+    left, top = (picture.width - side) // 2, (picture.height - side) // 2
+    return np.asarray(picture.crop((left, top, left + side, top + side)).resize((size, size), resampling))
+
+
+def _bad_member(path, member, problem):
+    return DataError(f"{path}: {member} in it {problem}. {_again(path)}")
+
+
+def _again(path):
+    return f"Delete {path} and run again; if that does not help, install the Pillow that requirements.txt pins."
+
+
+def _read_kept(path, made_from):
+    try:
+        with np.load(path, allow_pickle=False) as arrays:  # zipfile compares the CRC of each array
+            if arrays["made_from"] == made_from:
+                return arrays["images"], arrays["masks"]
+    except Exception:  # whatever is wrong with the file, it is made anew
+        pass
+    return None
+
+
+def _keep(path, made_from, images, masks):
+    """Write the arrays; whenever the process ends, the file has either all of them or is not there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            np.savez(file, made_from=made_from, images=images, masks=masks)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise

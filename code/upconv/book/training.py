@@ -274,8 +274,8 @@ def _mode(model, *, training):
             module.training = was_training
 
 
-def _bar(steps, progress):
+def _bar(steps, progress, unit="step"):
     # In a notebook tqdm.auto doesn't look at the variable by itself.
     hidden = not progress or os.environ.get("TQDM_DISABLE", "0") not in ("", "0")
     label = progress if isinstance(progress, str) else None
-    return tqdm(total=steps, desc=label, unit="step", mininterval=0.5, leave=False, disable=hidden)
+    return tqdm(total=steps, desc=label, unit=unit, mininterval=0.5, leave=False, disable=hidden)
