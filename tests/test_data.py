@@ -547,14 +547,22 @@ def test_the_size_may_be_any_int_and_the_images_are_free_to_change(pets):
 def test_a_picture_and_its_mask_stay_aligned_at_any_ratio(pets):
     columns = np.broadcast_to(np.arange(60, dtype=np.uint8), (60, 60))
     pets.images["images/pug_3.jpg"] = encoded(Image.fromarray(np.stack([columns, columns.T, columns], -1)), "PNG")
-    pets.annotations["annotations/trimaps/pug_3.png"] = trimap_png(np.where(columns < 28, 2, 1).astype(np.uint8))
+    pets.annotations["annotations/trimaps/pug_3.png"] = trimap_png(np.where(columns < 28, 2, 3).astype(np.uint8))
     pets.publish()
     for size in (1, 7, 13, 59, 61, 100):
         images, masks = data.oxford_pets("test", size)
         centres = (np.arange(size) + 0.5) * 60 / size
         for channel, axis in ((0, 0), (1, 1)):
             assert np.abs(images[0, channel].numpy().astype(float) - np.expand_dims(centres - 0.5, axis)).max() <= 1
-        assert np.array_equal(masks[0].numpy(), np.broadcast_to(centres >= 28, (size, size)))
+        assert np.array_equal(masks[0].numpy(), np.broadcast_to(2 * (centres >= 28), (size, size)))
+
+
+def test_a_pixel_of_an_image_is_the_mean_of_those_that_it_covers(pets):
+    noise = np.random.default_rng(2).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    pets.images["images/american_bulldog_100.jpg"] = encoded(Image.fromarray(noise), "PNG")
+    pets.publish()
+    found = data.oxford_pets("train", 8)[0][3].permute(1, 2, 0).numpy()
+    assert np.abs(found - noise.reshape(8, 4, 8, 4, 3).mean(axis=(1, 3))).max() <= 1
 
 
 @pytest.mark.parametrize(
@@ -820,6 +828,7 @@ UNREADABLE = {
     "empty": lambda content: b"",
     "text": lambda content: b"nothing of the kind",
     "truncated": cut,
+    "another format": lambda content: encoded(Image.new("L", (45, 32), 1), "PPM"),
     "PostScript": lambda content: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 45 32\n",
 }
 
@@ -891,6 +900,7 @@ def test_arrays_that_cannot_be_kept_are_returned_with_a_warning(pets, cache, mon
 def test_an_interrupted_call_leaves_no_arrays(pets, cache, monkeypatch):
     def interrupt(file, **arrays):
         file.write(b"half")
+        assert not (cache / "oxford_pets_train_8.npz").exists()
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
