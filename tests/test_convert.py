@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from upconv import audit, rewrite, upsample_conv_to_conv_transpose
 from upconv.book.blocks import BLOCKS
-from upconv.book.models import Autoencoder, SuperResolution
+from upconv.book.models import Autoencoder, SuperResolution, UNet
 
 X = torch.randn(2, 8, 5, 7, generator=torch.Generator().manual_seed(0)).double()
 KEYS = "name was became exact residual max_difference parameters_before parameters_after macs_before macs_after reason"
@@ -948,7 +948,7 @@ def test_published_models(name, transposed, fused):
 
 
 @pytest.mark.parametrize("block", BLOCKS)
-@pytest.mark.parametrize("network, size, blocks", [(Autoencoder, 28, 3), (SuperResolution, 8, 2)])
+@pytest.mark.parametrize("network, size, blocks", [(Autoencoder, 28, 3), (SuperResolution, 8, 2), (UNet, 16, 2)])
 def test_the_books_own_models(block, network, size, blocks):
     model = randomised(network(block))
     x = torch.rand(2, 1, size, size).double()

@@ -963,3 +963,129 @@ def test_the_tool_says_what_is_missing(tool, tmp_path, capsys):
     assert tool.main(["--check", "--source", str(tmp_path)]) == 1
     assert TRAIN_IMAGES in capsys.readouterr().err
     assert "cannot be read" in tool.check({}, tmp_path / "none.npz")[0]
+
+
+def scenes(split="test", count=40, **settings):
+    return data.garment_scenes(split, count, **settings)
+
+
+@pytest.mark.parametrize("size", [32, (16, 300), (65, 97), (300, 16), (129, 129)])
+@pytest.mark.parametrize("seed", [0, 1, 12345])
+def test_scenes_have_their_size_and_every_class(size, seed):
+    images, masks = scenes(size=size, seed=seed)
+    shape = size if isinstance(size, tuple) else (size, size)
+    assert images.shape == (40, 1, *shape) and images.dtype == torch.uint8
+    assert masks.shape == (40, *shape) and masks.dtype == torch.int64
+    shares = masks.flatten().bincount(minlength=4) / masks.numel()
+    assert len(shares) == len(data.SCENE_CLASSES) == 4 and shares.min() > 0.005
+    assert 0.65 < shares[0] < 0.9
+    assert len({image.numpy().tobytes() for image in images}) == 40
+
+
+def test_scenes_depend_on_their_seed_and_split_and_grow_from_the_front():
+    images, masks = scenes(count=12, seed=3)
+    again, more = scenes(count=12, seed=3), scenes(count=20, seed=3)
+    assert torch.equal(images, again[0]) and torch.equal(masks, again[1])
+    assert torch.equal(images, more[0][:12]) and torch.equal(masks, more[1][:12])
+    for other in (scenes(count=12, seed=4), scenes("train", count=12, seed=3)):
+        assert not (images == other[0]).flatten(1).all(dim=1).any()
+        assert not (masks == other[1]).flatten(1).all(dim=1).any()
+
+
+def test_the_masks_of_seed_0_are_known():
+    """Nothing that decides them depends on how a photograph is decoded."""
+    digests = {
+        split: hashlib.sha256(scenes(split, 100)[1].numpy().astype(np.uint8).tobytes()).hexdigest()[:16]
+        for split in ("train", "test")
+    }
+    assert digests == {"train": "6fda73b590d43c3d", "test": "9ca12bb9384f6e57"}
+
+
+def test_the_mask_is_exactly_where_the_garments_are(monkeypatch):
+    """Garments of one grey, then of another: the pixels that change are the foreground."""
+    garments, covers, labels = data._garments("test")
+    made = []
+    for grey in (0, 255):
+        monkeypatch.setattr(data, "_garments", lambda _, grey=grey: (np.full_like(garments, grey), covers, labels))
+        made.append(scenes(count=60, size=(40, 33), seed=7))
+    (dark, masks), (bright, again) = made
+    assert torch.equal(masks, again)
+    assert torch.equal((dark != bright).squeeze(1), masks > 0)
+    assert set(dark.squeeze(1)[masks > 0].tolist()) == {0} and set(bright.squeeze(1)[masks > 0].tolist()) == {255}
+
+
+def test_each_pixel_has_the_class_of_the_garment_that_is_seen_there(monkeypatch):
+    """Garments whose grey is their class: later ones hide earlier ones in the image and in the mask alike."""
+    garments, covers, labels = data._garments("train")
+    coded = np.ones_like(garments) * labels[:, None, None] * 50
+    monkeypatch.setattr(data, "_garments", lambda _: (coded, covers, labels))
+    images, masks = scenes("train", count=60, seed=2)
+    assert torch.equal(images.squeeze(1)[masks > 0].long(), 50 * masks[masks > 0])
+
+
+def test_garments_are_halved_from_their_own_pixels():
+    images, labels = data.fashion_mnist("test")
+    garments, covers, classes = data._garments("test")
+    assert garments.shape == covers.shape == (1000, 14, 14)
+    names = ["clothing", "clothing", "clothing", "clothing", "clothing", "footwear", "clothing", "footwear", "bag"]
+    expected = [data.SCENE_CLASSES.index(name) for name in [*names, "footwear"]]
+    assert classes.tolist() == [expected[label] for label in labels.tolist()]
+    values = images[:, 0].numpy().astype(int)
+    which, row, column = 17, 6, 7
+    pixels = values[which, 2 * row : 2 * row + 2, 2 * column : 2 * column + 2].ravel()
+    assert (pixels > 12).all()  # the middle of a garment
+    assert garments[which, row, column] == pixels.sum() // 4 and covers[which, row, column]
+    assert garments.max() <= 255 and 0.3 < covers.mean() < 0.7
+    corner = values[:, :2, :2].reshape(1000, 4)
+    few = ((corner > 12).sum(axis=1) < 2) & ~covers[:, 0, 0]
+    assert few.sum() > 500 and not covers[few, 0, 0].any()
+    holes = [k for k in range(1000) if labels[k] == 8]  # a bag's handle encloses something, which belongs to it
+    assert any(covers[k].sum() * 4 > (values[k] > 12).sum() + 30 for k in holes)
+
+
+def test_the_splits_share_no_garment_and_no_texture():
+    assert not set(data.TEXTURES["train"]) & set(data.TEXTURES["test"])
+    assert sorted(sum(data.TEXTURES.values(), ())) == sorted(
+        ["brick", "grass", "gravel", "coffee", "chelsea", "china", "flower"]
+    )
+    seen = {split: {image.numpy().tobytes() for image in data.fashion_mnist(split)[0]} for split in ("train", "test")}
+    assert not seen["train"] & seen["test"]
+    for split in ("train", "test"):
+        mine = data._garments(split)[0]
+        assert len(mine) == {"train": 5000, "test": 1000}[split]
+
+
+def test_a_background_is_a_piece_of_a_photograph(monkeypatch):
+    """With garments that cover nothing, at full size, contrast and brightness the pixels are the photograph's."""
+    garments, covers, labels = data._garments("test")
+    monkeypatch.setattr(data, "_garments", lambda _: (garments, covers & False, labels))
+    images, masks = scenes(count=60)
+    assert masks.max() == 0
+    means = images.double().flatten(1).mean(dim=1)
+    assert means.std() > 20
+    ramp = np.arange(300 * 300).reshape(300, 300) % 251
+    monkeypatch.setattr(data, "_textures", lambda _: [ramp])
+    kinds = set()
+    for image in scenes(count=80, size=20)[0].squeeze(1).long():
+        steps = image.diff(dim=1)
+        kinds.add((int(steps.abs().median()), bool(steps.median() > 0)))
+    assert len(kinds) > 4  # turned both ways, at several sizes and contrasts
+    assert all(photograph.ndim == 2 and photograph.max() <= 255 for photograph in data._textures("test"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        (dict(split="valid"), ValueError, "split"),
+        (dict(count=0), ValueError, "count=0 must be an int of at least 1"),
+        (dict(count=2.0), TypeError, "count=2.0"),
+        (dict(size=15), ValueError, "size=15 must be an int of at least 16"),
+        (dict(size=(16, 301)), ValueError, r"size=\(16, 301\) must be at most 300"),
+        (dict(size=(16, 16, 16)), TypeError, "size"),
+        (dict(seed=-1), ValueError, "seed=-1"),
+        (dict(seed=None), TypeError, "seed=None"),
+    ],
+)
+def test_scenes_that_cannot_be_drawn(settings, error, message):
+    with pytest.raises(error, match=message):
+        scenes(**settings)

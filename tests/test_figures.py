@@ -12,6 +12,8 @@ from torch import nn
 from upconv import conv_matrix, overlap_counts
 from upconv.book.figures import (
     Drawing,
+    boundary_errors,
+    class_colours,
     draw_conv,
     draw_conv_transpose,
     draw_families,
@@ -20,10 +22,12 @@ from upconv.book.figures import (
     draw_network,
     draw_phases,
     draw_summed_weights,
+    draw_unet,
     image_grid,
     seed_points,
     use_book_style,
 )
+from upconv.book.models import UNet
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -305,3 +309,51 @@ def test_seed_points_needs_a_value_for_every_run():
 def test_drawings_take_the_pages_text_colour():
     html = draw_conv_transpose(3, 2, 2)._repr_html_()
     assert set(re.findall(r'(?:stroke|<text[^>]* fill)="([^"]+)"', html)) == {"currentColor"}
+
+
+def test_a_unet_is_drawn_as_it_is():
+    model = UNet(channels=(2, 4, 6), decoder_channels=(3, 5), classes=7, skips=1)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    drawing = draw_unet(model, torch.rand(1, 1, 24, 16))
+    assert all(torch.equal(value, model.state_dict()[name]) for name, value in before.items())
+    assert model.training and not any(part._forward_hooks for part in model.modules())
+    assert repr(drawing) == (
+        "A U-Net, down on the left and up on the right: images 1 by 24 by 16; encoder 2 by 24 by 16; encoder 4 by 12 "
+        "by 8; encoder 6 by 6 by 4; decoder 4 handed over and 5 made, then 5 by 12 by 8; decoder 0 handed over and 3 "
+        "made, then 3 by 24 by 16; classes 7 by 24 by 16"
+    )
+    svg = parse(drawing)
+    bars = [(float(bar.get("width")), bar.get("fill")) for bar in svg.iter(f"{SVG}rect")]
+    blue, orange = bars[0][1], bars[-2][1]
+    widths = [(100, blue), (0, blue), (100, orange), (50, blue), (50 * 4 / 9, blue), (50 * 5 / 9, orange), (25, blue)]
+    assert [(pytest.approx(width, rel=1e-4), colour) for width, colour in widths] == bars or bars[1][1] == blue
+    assert [width for width, _ in bars] == pytest.approx([width for width, _ in widths], rel=1e-4)
+    texts = [text.text for text in svg.iter(f"{SVG}text")]
+    assert texts == [
+        "2 × 24 × 16", "0 + 3 → 3", "4 × 12 × 8", "4 + 5 → 5", "6 × 6 × 4", "images 1 × 24 × 16, classes 7 × 24 × 16",
+    ]  # fmt: skip
+    dashed = [line for line in svg.iter(f"{SVG}line") if line.get("stroke-dasharray")]
+    assert len(dashed) == 1 and len(list(svg.iter(f"{SVG}line"))) == 5
+    assert float(svg.get("width")) <= 350
+
+
+def test_classes_and_boundary_errors_have_their_colours():
+    masks = torch.zeros(1, 5, 5, dtype=torch.int64)
+    masks[0, 1:4, 1:4] = 2
+    colours = class_colours(torch.arange(6).reshape(1, 1, 6))
+    assert colours.shape == (1, 3, 1, 6) and len({tuple(c.tolist()) for c in colours[0, :, 0].T}) == 6
+    assert torch.equal(class_colours(masks)[0, :, 2, 2], colours[0, :, 0, 2])
+    assert torch.equal(class_colours(masks)[0, :, 0, 0], colours[0, :, 0, 0])
+    images = torch.zeros(1, 1, 5, 5)
+    images[0, 0, 0, 0] = 1
+    found = masks.roll(1, dims=2)
+    marked = boundary_errors(images, found, masks)[0]
+    green, blue, orange = (torch.tensor(c) / 255 for c in ((0, 158, 115), (0, 114, 178), (230, 159, 0)))
+    expected = {(1, 1): blue, (2, 1): blue, (1, 4): orange, (3, 2): green, (1, 3): green, (2, 2): orange, (2, 3): blue}
+    for (row, column), colour in expected.items():
+        torch.testing.assert_close(marked[:, row, column], colour, rtol=0, atol=1e-6)
+    assert marked[:, 0, 0].tolist() == pytest.approx([1, 1, 1]) and marked[:, 4, 0].tolist() == pytest.approx(
+        [0.55] * 3
+    )
+    other = torch.where(masks > 0, 1, 0)  # another class is the same foreground
+    assert torch.equal(boundary_errors(images, other, masks), boundary_errors(images, masks, masks))

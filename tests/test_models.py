@@ -1,9 +1,10 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from upconv.book.blocks import BLOCKS
-from upconv.book.models import Autoencoder, SuperResolution
+from upconv.book.models import ODD_SIZES, Autoencoder, SuperResolution, UNet
 
 
 def build(upsampling="nearest_conv_3x3", seed=0, **settings):
@@ -174,3 +175,176 @@ def test_super_resolution_takes_grey_images(shape):
         enlarger()(torch.zeros(shape))
     with pytest.raises(ValueError, match=r"channels=\(8,\) must be 3 ints: the channels at 1, 2 and 4 times"):
         SuperResolution(channels=(8,))
+
+
+def unet(upsampling="nearest_conv_3x3", seed=0, **settings):
+    torch.manual_seed(seed)
+    return UNet(upsampling, **settings)
+
+
+def inside_a_unet_block(name):
+    return name.startswith("decoder.up")
+
+
+@pytest.mark.parametrize("odd_sizes", [name for name in ODD_SIZES if name != "refuse"])
+@pytest.mark.parametrize("upsampling", BLOCKS)
+def test_a_unet_takes_every_size_from_its_minimum_up(upsampling, odd_sizes):
+    model = unet(upsampling, channels=(2, 3, 2), classes=3, odd_sizes=odd_sizes).eval()
+    sizes = [(4, 4), (5, 4), (4, 7), (9, 6), (65, 65), (97, 61)] + [(n, 145 - n) for n in range(16, 130, 7)]
+    if odd_sizes == "output_size" and upsampling.startswith(("pixel", "conv_transpose_3x3")):
+        # by chapter 1, kernel 3 with stride 2 and padding 1 makes 2n - 1 or 2n, never 2n + 1
+        message = "output_size" if upsampling.startswith("pixel") else "valid sizes range"
+        with pytest.raises(ValueError, match=message):
+            model(torch.rand(1, 1, 65, 65))
+        sizes = [(4, 4), (16, 32)]
+    for height, width in sizes:
+        assert model(torch.rand(1, 1, height, width)).shape == (1, 3, height, width)
+
+
+def test_the_minimum_is_2_to_the_number_of_halvings():
+    for depth in (1, 2, 4):
+        model = unet(channels=(2,) * (depth + 1)).eval()
+        assert model.minimum_size == 2**depth
+        assert model(torch.rand(1, 1, 2**depth, 2**depth)).shape == (1, 2, 2**depth, 2**depth)
+        for height, width in ((2**depth - 1, 64), (64, 2**depth - 1)):
+            message = f"at least {2**depth} x {2**depth} pixels, since the network halves {depth} times; these have "
+            with pytest.raises(ValueError, match=f"{message}{height} x {width}"):
+                model(torch.rand(1, 1, height, width))
+
+
+@pytest.mark.parametrize("upsampling", BLOCKS)
+def test_every_block_fails_at_an_odd_size_without_a_remedy(upsampling):
+    model = unet(upsampling, odd_sizes="refuse").eval()
+    with pytest.raises(ValueError, match="the block makes 64 x 64 pixels where the encoder had 65 x 65"):
+        model(torch.rand(1, 1, 65, 65))
+    with pytest.raises(ValueError, match="the block makes 48 x 60 pixels where the encoder had 48 x 61"):
+        model(torch.rand(1, 1, 48, 61))
+    assert model(torch.rand(1, 1, 64, 60)).shape == (1, 2, 64, 60)
+
+
+def test_the_remedies_agree_where_nothing_is_odd_and_do_what_they_say_elsewhere():
+    model, images = unet(seed=1).double().eval(), torch.rand(2, 1, 21, 20, dtype=torch.float64)
+    made = {}
+    for model.odd_sizes in ODD_SIZES:
+        made[model.odd_sizes] = model(images[..., :20, :])
+        assert torch.equal(made[model.odd_sizes], made["interpolate"])
+    for model.odd_sizes in set(ODD_SIZES) - {"refuse"}:
+        made[model.odd_sizes] = model(images)
+    last, before = images[..., -1:, :], images.flip(2)[..., 1:4, :]
+    for name, rows in (("reflect", before), ("zeros", 0 * before)):
+        model.odd_sizes = "refuse"
+        by_hand = model(torch.cat([images, rows], dim=2))[..., :21, :]
+        assert torch.equal(made[f"pad_input_{name}"], by_hand)
+    assert last.abs().min() > 0 and len({value.sum().item() for value in made.values()}) == len(made)
+
+    def decode(double):
+        """By hand, the last doubling as it is given."""
+        at0 = model.encoder.level0(images)
+        at1 = model.encoder.level1(at0)
+        at2 = model.encoder.level2(at1)
+        up1 = model.decoder.up1(at2)
+        x = model.decoder.level1(torch.cat([at1, up1], dim=1))
+        return model.decoder.head(model.decoder.level0(torch.cat([at0, double(x)], dim=1)))
+
+    up, (upsample, conv) = model.decoder.up0, model.decoder.up0
+    assert torch.equal(made["pad"], decode(lambda x: F.pad(up(x), (0, 0, 0, 1))))
+    assert torch.equal(
+        made["interpolate"], decode(lambda x: F.interpolate(up(x), (21, 20), mode="bilinear", align_corners=False))
+    )
+    assert torch.equal(made["output_size"], decode(lambda x: conv(F.interpolate(x, (21, 20), mode=upsample.mode))))
+
+
+@pytest.mark.parametrize("upsampling", ["conv_transpose_2x2", "conv_transpose_4x4"])
+def test_output_size_is_that_of_the_transposed_convolution(upsampling):
+    model, images = unet(upsampling, channels=(2, 3), odd_sizes="output_size").eval(), torch.rand(1, 1, 9, 8)
+    skip = model.encoder.level0(images)
+    up = model.decoder.up0[0](model.encoder.level1(skip), output_size=[9, 8])
+    by_hand = model.decoder.head(model.decoder.level0(torch.cat([skip, up], dim=1)))
+    assert torch.equal(model(images), by_hand)
+
+
+@pytest.mark.parametrize("upsampling", BLOCKS)
+def test_all_but_the_blocks_of_a_unet_starts_from_the_same_weights(upsampling):
+    reference, model = unet(seed=3).state_dict(), unet(upsampling, seed=3).state_dict()
+    shared = [name for name in reference if not inside_a_unet_block(name)]
+    assert [name for name in model if not inside_a_unet_block(name)] == shared and len(shared) == 62
+    assert all(torch.equal(model[name], reference[name]) for name in shared)
+    other = unet(upsampling, seed=4).state_dict()
+    assert not any(torch.equal(other[name], reference[name]) for name in shared if "conv" in name or "head" in name)
+
+
+@pytest.mark.parametrize("skips", [0, 1, 2, 3, None])
+def test_the_skip_connections_are_those_of_the_smallest_sizes(skips):
+    model = unet(channels=(2, 3, 4, 5), decoder_channels=(6, 7, 8), skips=skips, in_channels=3, classes=9).eval()
+    kept = 3 if skips is None else skips
+    for level, (mine, handed) in enumerate(zip((6, 7, 8), (2, 3, 4), strict=True)):
+        into = mine + handed * (level >= 3 - kept)
+        assert model.decoder.get_submodule(f"level{level}").conv1.in_channels == into
+    images = torch.rand(2, 3, 16, 24)
+    features = []
+    x = images
+    for level in model.encoder:
+        features.append(x := level(x))
+    assert torch.equal(model.decoder(features), model(images))
+    for level in range(3):
+        changed = [f + (i == level) for i, f in enumerate(features)]
+        assert torch.equal(model.decoder(changed), model(images)) == (level < 3 - kept)
+
+
+def test_a_unets_parts_are_in_the_order_of_the_paper():
+    model, found = unet(channels=(2, 3, 4), decoder_channels=(5, 6), classes=7).eval(), []
+    for name, part in model.named_modules():
+        if not list(part.children()):
+            part.register_forward_hook(
+                lambda part, _, out, name=name: found.append((type(part).__name__, *out.shape[1:]))
+            )
+    model(torch.rand(1, 1, 16, 16))
+
+    def level(channels, size):
+        return [(kind, channels, size, size) for kind in ("Conv2d", "BatchNorm2d", "ReLU")] * 2
+
+    expected = [*level(2, 16), ("MaxPool2d", 2, 8, 8), *level(3, 8), ("MaxPool2d", 3, 4, 4), *level(4, 4)]
+    expected += [("Upsample", 4, 8, 8), ("Conv2d", 6, 8, 8), *level(6, 8)]
+    expected += [("Upsample", 6, 16, 16), ("Conv2d", 5, 16, 16), *level(5, 16), ("Conv2d", 7, 16, 16)]
+    assert found == expected
+    convs = [part for part in model.modules() if isinstance(part, nn.Conv2d)]
+    assert {conv.padding_mode for conv in convs} == {"zeros"} and {conv.stride for conv in convs} == {(1, 1)}
+    assert model.decoder.head.bias is not None
+    skip, made = torch.zeros(1, 2, 16, 16), torch.zeros(1, 5, 16, 16)
+    weight = model.decoder.level0.conv1.weight  # the skip connection comes first
+    assert weight.shape[1] == skip.shape[1] + made.shape[1]
+
+
+def test_the_encoder_stays_the_same_when_the_decoder_is_wider():
+    plain, wide = unet(seed=5), unet(seed=5, decoder_channels=(9, 17))
+    assert all(map(torch.equal, plain.encoder.state_dict().values(), wide.encoder.state_dict().values()))
+    assert wide.decoder.head.in_channels == 9 and wide.decoder.up1[1].out_channels == 17
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"upsampling": "nearest"}, ValueError, "name='nearest' is not a block"),
+        ({"channels": (8,)}, ValueError, r"channels=\(8,\) must be at least 2 ints: two levels or more"),
+        ({"channels": 8}, ValueError, "channels=8 must be at least 2 ints"),
+        ({"channels": (8, 0)}, ValueError, r"channels\[1\]=0 must be an int of at least 1"),
+        ({"decoder_channels": (8,)}, ValueError, r"decoder_channels=\(8,\) must be 2 ints: one for each doubling"),
+        ({"skips": 3}, ValueError, "skips=3 must be at most 2, the number of doublings"),
+        ({"skips": -1}, ValueError, "skips=-1 must be an int of at least 0"),
+        ({"classes": 0}, ValueError, "classes=0"),
+        ({"in_channels": 1.0}, TypeError, "in_channels=1.0"),
+        ({"odd_sizes": "crop"}, ValueError, "odd_sizes='crop' must be one of interpolate, output_size, pad, "),
+    ],
+)
+def test_errors_of_a_unets_settings(settings, error, message):
+    with pytest.raises(error, match=message):
+        UNet(**settings)
+
+
+def test_a_unets_remedy_is_checked_when_it_is_used_and_its_images_too():
+    model = unet(in_channels=3).eval()
+    with pytest.raises(ValueError, match=r"images must have the shape \(N, 3, H, W\), not \(2, 1, 32, 32\)"):
+        model(torch.zeros(2, 1, 32, 32))
+    model.odd_sizes = "hope"
+    with pytest.raises(ValueError, match="odd_sizes='hope'"):
+        model(torch.zeros(1, 3, 32, 32))

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import distance_transform_cdt
 from skimage.metrics import mean_squared_error, structural_similarity
 from torch import nn
 from torch.nn import functional as F
@@ -13,7 +14,17 @@ from upconv import checkerboard_energy
 from upconv.book import tasks
 from upconv.book.blocks import BLOCKS
 from upconv.book.data import fashion_mnist
-from upconv.book.tasks import AUTOENCODER, SUPER_RESOLUTION, TASKS, quality, without_frame
+from upconv.book.tasks import (
+    AUTOENCODER,
+    SUPER_RESOLUTION,
+    TASKS,
+    UNET,
+    boundary,
+    quality,
+    segmentation_quality,
+    unet_with_skips,
+    without_frame,
+)
 
 
 @pytest.fixture
@@ -68,8 +79,11 @@ def test_the_names_are_the_keys():
     assert {name: task.name for name, task in TASKS.items()} == {name: name for name in TASKS}
 
 
+IMAGES = {name: TASKS[name] for name in ("autoencoder", "super_resolution")}
+
+
 @pytest.mark.parametrize("tier", ["mini", "full"])
-@pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
+@pytest.mark.parametrize("task", IMAGES.values(), ids=IMAGES)
 def test_a_network_fits_its_data_in_both_tiers(task, tier):
     plain = task.tiers[tier]
     assert set(plain) == {"channels", "steps", "batch_size"}
@@ -86,7 +100,7 @@ def test_a_network_fits_its_data_in_both_tiers(task, tier):
         assert all(map(torch.equal, model.encoder.state_dict().values(), wider.encoder.state_dict().values()))
 
 
-@pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
+@pytest.mark.parametrize("task", IMAGES.values(), ids=IMAGES)
 def test_the_data_are_those_of_the_split_and_the_tier(task, monkeypatch):
     asked = []
 
@@ -125,7 +139,7 @@ def test_super_resolution_is_given_the_means_of_4x4_pixels_of_the_framed_image()
     assert inputs[7, 0, 2, 4].item() == pytest.approx(by_hand.item())
 
 
-@pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
+@pytest.mark.parametrize("task", IMAGES.values(), ids=IMAGES)
 def test_a_model_is_measured_on_the_part_that_was_asked_for_and_without_its_frame(task):
     class Known(nn.Module):
         """Give the right images, and something else in the frame, whatever it is given."""
@@ -167,3 +181,148 @@ def test_parameters_and_macs_are_those_of_the_formulas(upsampling):
     first, last = 9 * (1 * 32 + 32 * 32), 9 * 8
     expected = first * 64 + last * 1024 + of_block * sizes * (32 * 16 * 64 + 16 * 8 * 256)
     assert macs == expected
+
+
+@pytest.fixture
+def segmented():
+    """Logits and masks of three classes; regions of several pixels, the second mostly right."""
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.randint(3, (4, 5, 7), generator=generator)
+    masks = coarse.repeat_interleave(3, 1).repeat_interleave(3, 2)
+    logits = F.one_hot(masks, 3).movedim(-1, 1) + torch.randn(4, 3, 15, 21, generator=generator) / 2
+    return logits, masks
+
+
+def by_pixels(found, truth):
+    """Intersection over union, pixel by pixel."""
+    pairs = list(zip(found.flatten().tolist(), truth.flatten().tolist(), strict=True))
+    return sum(a and b for a, b in pairs) / sum(a or b for a, b in pairs)
+
+
+def test_a_segmentation_is_measured_over_all_images_together(segmented):
+    logits, masks = segmented
+    found, classes = segmentation_quality(logits, masks), logits.argmax(dim=1)
+    assert found["accuracy"] == pytest.approx((classes == masks).double().mean().item())
+    assert found["iou"] == pytest.approx(np.mean([by_pixels(classes == k, masks == k) for k in range(3)]))
+    assert found["foreground_iou"] == pytest.approx(by_pixels(classes > 0, masks > 0))
+    edges = [by_pixels(*(edge_by_hand(some == k) for some in (classes, masks))) for k in range(3)]
+    assert found["boundary_iou"] == pytest.approx(np.mean(edges))
+    edge = by_pixels(*(edge_by_hand(some > 0) for some in (classes, masks)))
+    assert found["foreground_boundary_iou"] == pytest.approx(edge)
+    assert all(type(value) is float for value in found.values())
+    thick = segmentation_quality(logits, masks, thickness=2)
+    assert thick["iou"] == found["iou"] and thick["boundary_iou"] > found["boundary_iou"]
+    exact = segmentation_quality(F.one_hot(masks, 3).movedim(-1, 1).float(), masks)
+    assert set(exact.values()) == {1.0}
+
+
+def edge_by_hand(regions):
+    """Where one of the eight neighbours is not in the region, beyond the image nothing is."""
+    padded = F.pad(regions, (1, 1, 1, 1), value=False)
+    height, width = regions.shape[1:]
+    inside = torch.stack([padded[:, y : y + height, x : x + width] for y in range(3) for x in range(3)]).all(dim=0)
+    return regions & ~inside
+
+
+def test_the_boundary_is_what_is_near_the_outside(segmented):
+    regions = (segmented[1] > 0).numpy()
+    assert np.array_equal(boundary(regions), edge_by_hand(torch.from_numpy(regions)).numpy())
+    for thickness in (1, 2, 3):
+        for region, edge in zip(regions, boundary(regions, thickness), strict=True):
+            distance = distance_transform_cdt(np.pad(region, 1), metric="chessboard")[1:-1, 1:-1]
+            assert np.array_equal(edge, region & (distance <= thickness))
+            assert np.array_equal(edge, boundary(region, thickness))
+    with pytest.raises(ValueError, match="thickness=0"):
+        boundary(regions, 0)
+
+
+def test_a_class_that_is_nowhere_counts_for_nothing(segmented):
+    logits, masks = segmented
+    padded = torch.cat([logits, torch.full_like(logits[:, :1], -9)], dim=1)
+    assert segmentation_quality(padded, masks) == segmentation_quality(logits, masks)
+    nothing = segmentation_quality(torch.eye(2)[:1].reshape(1, 2, 1, 1).expand(1, 2, 3, 3), masks[:1, :3, :3] * 0)
+    assert (nothing["iou"], nothing["accuracy"]) == (1, 1)
+    assert math.isnan(nothing["foreground_iou"]) and math.isnan(nothing["foreground_boundary_iou"])
+    found = segmentation_quality(logits, (masks > 0).long())  # a class that is only found, wrongly, counts as 0
+    assert found["iou"] < 0.7
+
+
+def test_what_cannot_be_a_segmentation_is_refused(segmented):
+    logits, masks = segmented
+    for wrong, error in (
+        ((logits.long(), masks), TypeError),
+        ((logits, masks.int()), TypeError),
+        ((logits[:, :, :-1], masks), ValueError),
+        ((logits[0], masks[0]), ValueError),
+        ((logits[:, :2], masks), ValueError),
+        ((logits, masks - 1), ValueError),
+        ((logits / 0, masks), ValueError),
+    ):
+        with pytest.raises(error):
+            segmentation_quality(*wrong)
+
+
+def test_calling_everything_background_scores_its_share():
+    images, masks = UNET.data("test", "mini")
+    logits = torch.zeros(len(images), 4, 32, 32)
+    logits[:, 0] = 1
+    found = segmentation_quality(logits, masks)
+    share = (masks == 0).double().mean().item()
+    assert 0.75 < share < 0.85
+    assert found["accuracy"] == pytest.approx(share)
+    assert found["iou"] == pytest.approx(share / 4)
+    assert found["foreground_iou"] == found["foreground_boundary_iou"] == 0
+
+
+def test_the_scenes_of_the_two_splits_and_their_number():
+    for split, count in (("train", 4000), ("test", 500)):
+        images, masks = UNET.data(split, "mini")
+        assert images.shape == (count, 1, 32, 32) and masks.shape == (count, 32, 32)
+        few, _ = tasks.garment_scenes(split, 3)
+        assert torch.equal(images[:3], few)
+    assert UNET.data("test", "mini")[0] is UNET.data("test", "mini")[0]  # drawn once
+
+
+def test_the_full_tier_has_pets_whose_rim_belongs_to_them(monkeypatch):
+    images, masks = torch.rand(2, 3, 8, 8), torch.tensor([0, 1, 2]).repeat(2, 8, 3)[..., :8].to(torch.uint8)
+    asked = []
+    monkeypatch.setattr(tasks, "oxford_pets", lambda split: asked.append(split) or (images, masks))
+    tasks._segmentation.cache_clear()
+    found = UNET.data("test", "full")
+    tasks._segmentation.cache_clear()
+    assert asked == ["test"] and found[0] is images
+    assert torch.equal(found[1], (masks != 0).long()) and found[1].dtype == torch.int64
+    model = UNET.build("conv_transpose_2x2", (5, 6, 7), "full").eval()
+    assert model(images).shape == (2, 2, 8, 8) and model.channels == (32, 64, 128, 256)
+
+
+@pytest.mark.parametrize("upsampling", UNET.blocks)
+@pytest.mark.parametrize("skips", [2, 1, 0])
+def test_a_unets_parameters_and_macs_are_those_of_the_formulas(upsampling, skips):
+    taps = {"conv_transpose_2x2": 4, "nearest_conv_2x2": 4, "conv_transpose_4x4": 16, "pixel_shuffle": 36}
+    of_block = taps.get(upsampling, 9)
+    low = upsampling.startswith(("conv_transpose", "pixel_shuffle"))
+    task = unet_with_skips(skips)
+    model = task.build(upsampling, (8, 16), "mini")
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    parameters, macs = task.parameters_and_macs(model)
+    assert all(torch.equal(value, model.state_dict()[name]) for name, value in before.items())  # norms, too
+    handed = (8 * (skips == 2), 16 * (skips >= 1))
+    weights = {32: 9 * 8 * (8 + handed[0] + 8), 16: 9 * 16 * (16 + handed[1] + 16)}
+    blocks = {32: of_block * 16 * 8, 16: of_block * 32 * 16}
+    biases = (8 + 16) * (4 if upsampling == "pixel_shuffle" else 1)
+    norms, head = 2 * 2 * (8 + 16), 8 * 4
+    assert parameters == sum(weights.values()) + sum(blocks.values()) + biases + norms + head + 4
+    expected = sum(count * size**2 for size, count in weights.items()) + head * 32**2
+    expected += sum(count * (size // 2 if low else size) ** 2 for size, count in blocks.items())
+    assert macs == expected
+
+
+def test_fewer_skip_connections_are_the_same_task_otherwise():
+    task = unet_with_skips(1)
+    assert task.name == "unet" and task._replace(build=None) == UNET._replace(build=None)
+    for tier in ("mini", "full"):
+        channels = UNET.tiers[tier]["channels"]
+        model = task.build("pixel_shuffle", channels, tier)
+        assert model.decoder.skips == 1
+        assert UNET.build("pixel_shuffle", channels, tier).decoder.skips == len(channels)

@@ -169,13 +169,59 @@ def test_targets_follow_their_images(images):
     assert itself == other
 
 
+def classifier():
+    torch.manual_seed(0)
+    return nn.Conv2d(1, 3, 3, padding=1).double()
+
+
+def test_masks_are_learned_by_cross_entropy(images):
+    masks, model = (images[:, 0] % 3).long(), classifier()
+    indices = torch.randperm(10, generator=torch.Generator().manual_seed(0))[:4]
+    logits = model(images[indices].double() / 255)
+    probabilities = logits.softmax(dim=1).gather(1, masks[indices].unsqueeze(1))
+    [loss] = train(model, images, masks, **{**SETTINGS, "steps": 1})
+    assert loss == pytest.approx(-probabilities.log().mean().item())
+    easy = (images[:, 0] > 127).long()
+    losses = train(model, images, easy, **{**SETTINGS, "steps": 300, "learning_rate": 0.1})
+    assert losses[-1] < 0.3 * losses[0]
+
+
+def test_another_loss_is_given_what_was_made_and_what_was_wanted(images):
+    masks, weight = (images[:, 0] % 3).long(), torch.tensor([1.0, 5.0, 0.1]).double()
+    found = {}
+    for name in ("plain", "weighted"):
+        loss = nn.CrossEntropyLoss(weight=weight) if name == "weighted" else None
+        model = classifier()
+        found[name] = train(model, images, masks, loss=loss, **{**SETTINGS, "steps": 1}), model.weight.detach().clone()
+    indices = torch.randperm(10, generator=torch.Generator().manual_seed(0))[:4]
+    model = classifier()
+    logits = model(images[indices].double() / 255)
+    assert found["weighted"][0] == pytest.approx([nn.functional.cross_entropy(logits, masks[indices], weight).item()])
+    assert found["plain"][0] != pytest.approx(found["weighted"][0])
+    assert not torch.equal(found["plain"][1], found["weighted"][1])
+    asked = []
+    train(
+        Spy(), images, loss=lambda *both: asked.append([x.shape for x in both]) or (both[0] - both[1]).sum(), **SETTINGS
+    )
+    assert asked[0] == [(4, 1, 6, 4), (4, 1, 6, 4)]
+
+
+def test_masks_of_another_shape_or_kind_are_refused(images):
+    with pytest.raises(ValueError, match=r"makes \(4, 3, 6, 4\) where the mask \(int64\) is \(4, 1, 6, 4\)"):
+        train(classifier(), images, images.long(), **SETTINGS)
+    with pytest.raises(ValueError, match=r"where the mask \(int64\) is \(4, 6, 3\)"):
+        train(classifier(), images, images[:, 0, :, :3].long(), **SETTINGS)
+    with pytest.raises(TypeError, match="int32"):
+        train(classifier(), images, images[:, 0].int(), **SETTINGS)
+
+
 def test_targets_that_do_not_fit_are_refused(images):
     with pytest.raises(ValueError, match="there are 9 targets for 10 images"):
         train(Spy(), images, images[1:], **SETTINGS)
     with pytest.raises(ValueError, match=r"makes \(4, 1, 6, 4\) where the target is \(4, 1, 1, 1\)"):
         train(Spy(), images, images[..., :1, :1], **SETTINGS)
     with pytest.raises(TypeError, match="floating point"):
-        train(Spy(), images, images.long(), **SETTINGS)
+        train(Spy(), images, images.int(), **SETTINGS)
 
 
 def test_the_tier_follows_the_device_and_can_be_forced(monkeypatch):

@@ -1,4 +1,4 @@
-"""Every block's learning rate, chosen on validation images: the table behind chapter 10.
+"""Every block's learning rate, chosen on validation images: the table behind chapters 09 and 10.
 
 `python code/tools/sweep_learning_rates.py --seeds 2 --jobs 2`
 """
@@ -8,7 +8,6 @@ import sys
 import torch
 
 import sweep
-from upconv.book.blocks import BLOCKS
 from upconv.book.comparison import LEARNING_RATES, fit
 from upconv.book.tasks import TASKS
 
@@ -22,7 +21,7 @@ def settings(tier):
     return [
         {"task": name, "upsampling": block, "learning_rate": rate, "steps": task.tiers[tier]["steps"] // 3}
         for name, task in TASKS.items()
-        for block in BLOCKS
+        for block in task.blocks
         for rate in LEARNING_RATES
     ]
 
@@ -33,7 +32,8 @@ def run(task, upsampling, learning_rate, steps, *, seed, tier, device):
     Returns
     -------
     dict
-        `psnr`, the mean over the validation images in dB, and -100 where the training broke off.
+        `score`, the measure by which the task chooses (the PSNR in dB, or the mean intersection over union), on the
+        validation images, and -100 where the training broke off.
     """
     task = TASKS[task]
     torch.manual_seed(SEED + seed)
@@ -53,8 +53,8 @@ def run(task, upsampling, learning_rate, steps, *, seed, tier, device):
             progress=False,
         )
     except FloatingPointError:
-        return {"psnr": -100.0}
-    return {"psnr": task.measure(model, "train", tier, slice(count, None))["psnr"]}
+        return {"score": -100.0}
+    return {"score": task.measure(model, "train", tier, slice(count, None))[task.score]}
 
 
 SWEEP = sweep.Sweep("learning_rates", settings, run, seeds=2)

@@ -1,4 +1,4 @@
-"""The time of a training step, each block's against the reference's: the table behind "equal time" in chapter 10.
+"""The time of a training step, each block's against the reference's: the table behind chapters 09 and 10.
 
 `python code/tools/sweep_step_time.py --jobs 1`, with nothing else running.
 """
@@ -8,12 +8,11 @@ import sys
 import time
 
 import torch
-from torch.nn import functional as F
 
 import sweep
-from upconv.book.blocks import BLOCKS
 from upconv.book.comparison import REFERENCE
 from upconv.book.tasks import TASKS
+from upconv.book.training import _as_target, _error
 
 __all__ = ["SWEEP", "run", "settings"]
 
@@ -22,7 +21,7 @@ ROUNDS, STEPS = 12, 5
 
 def settings(tier):
     """List a tier's settings: every block in every task."""
-    return [{"task": task, "upsampling": name} for task in TASKS for name in BLOCKS]
+    return [{"task": name, "upsampling": block} for name, task in TASKS.items() for block in task.blocks]
 
 
 def run(task, upsampling, *, seed, tier, device):
@@ -35,10 +34,9 @@ def run(task, upsampling, *, seed, tier, device):
         without channels_last.
     """
     task = TASKS[task]
-    inputs, targets = (images[: task.tiers[tier]["batch_size"]] for images in task.data("train", tier))
-    inputs, targets = (
-        (images.float() / 255 if images.dtype == torch.uint8 else images).to(device) for images in (inputs, targets)
-    )
+    size = task.tiers[tier]["batch_size"]
+    on_device = torch.nn.Linear(1, 1).to(device)
+    inputs, targets = (_as_target(images[:size], on_device) for images in task.data("train", tier))
 
     def stepper(name, memory_format):
         torch.manual_seed(seed)
@@ -46,7 +44,7 @@ def run(task, upsampling, *, seed, tier, device):
         optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
 
         def step():
-            loss = F.mse_loss(model(inputs), targets)
+            loss = _error(model(inputs), targets)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

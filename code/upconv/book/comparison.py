@@ -12,12 +12,10 @@ import pandas as pd
 import torch
 from scipy.stats import false_discovery_control, ttest_1samp
 
-from upconv.book.blocks import BLOCKS
 from upconv.book.results import paired, read_results
 from upconv.book.training import train
 
 __all__ = [
-    "BROKEN",
     "COMPARISONS",
     "LEARNING_RATES",
     "REFERENCE",
@@ -36,7 +34,6 @@ __all__ = [
 COMPARISONS = ("channels", "parameters", "time")
 REFERENCE = "nearest_conv_3x3"  # the block that the others are matched to and compared with
 LEARNING_RATES = (0.004, 0.008, 0.016, 0.032)
-BROKEN = 5  # dB
 WARMUP = 100  # steps
 EARLY = (0, 20, 200)  # steps after which a run is measured, beside the last
 
@@ -103,7 +100,7 @@ def matched_channels(task, upsampling, tier="mini"):
 
 
 def chosen_learning_rates(task, tier="mini"):
-    """Give each block's learning rate: of `LEARNING_RATES` the one with the highest mean PSNR in validation.
+    """Give each block's learning rate: of `LEARNING_RATES` the one with the highest mean score in validation.
 
     A learning rate that breaks the training of any block, in any run, is offered to none, and neither is one that the
     task has withdrawn: validation runs are shorter than those of the comparison, and what a block just survives there
@@ -118,24 +115,24 @@ def chosen_learning_rates(task, tier="mini"):
     Returns
     -------
     dict of str to float
-        By the name of the block, read from `data/results/learning_rates.csv`. A run is broken if it ends more than
-        `BROKEN` dB below the best of its block.
+        By the name of the block, read from `data/results/learning_rates.csv`. The score is the measure that the task
+        names (the PSNR in dB, or the mean intersection over union), and the task says when a run is broken.
 
     Raises
     ------
     ValueError
         If the table has other runs than every block with every learning rate and every seed, or no rate is left.
     """
-    table = _of_task("learning_rates", task, tier, "psnr", {"learning_rate": LEARNING_RATES})
-    best = table.groupby("upsampling")["psnr"].transform("max")
+    table = _of_task("learning_rates", task, tier, "score", {"learning_rate": LEARNING_RATES})
+    best = table.groupby("upsampling")["score"].transform("max")
     broken = {
-        *table.loc[table["psnr"] < best - BROKEN, "learning_rate"],
+        *table.loc[table["score"] < best - task.broken, "learning_rate"],
         *(rate for other, rate in task.withdrawn if other == tier),
     }
     if broken >= set(LEARNING_RATES):
         raise ValueError(f"every learning rate broke a block of the task {task.name!r}; add lower ones")
-    means = table[~table["learning_rate"].isin(broken)].groupby(["upsampling", "learning_rate"])["psnr"].mean()
-    return {name: float(means[name].idxmax()) for name in BLOCKS}
+    means = table[~table["learning_rate"].isin(broken)].groupby(["upsampling", "learning_rate"])["score"].mean()
+    return {name: float(means[name].idxmax()) for name in task.blocks}
 
 
 def equal_time_steps(task, tier="mini"):
@@ -160,14 +157,14 @@ def equal_time_steps(task, tier="mini"):
     """
     ratios = _of_task("step_time", task, tier, "ratio", {}).groupby("upsampling")["ratio"].median()
     steps = task.tiers[tier]["steps"]
-    return {name: steps if name == REFERENCE else 10 * round(steps / float(ratios[name]) / 10) for name in BLOCKS}
+    return {name: steps if name == REFERENCE else 10 * round(steps / float(ratios[name]) / 10) for name in task.blocks}
 
 
 def _of_task(name, task, tier, measure, others):
     """Read a task's rows of a table; they must be complete, each run once and its measure finite."""
     table = read_results(name, tier)
     table = table[table["task"] == task.name]
-    expected = pd.MultiIndex.from_product([list(BLOCKS), *others.values(), sorted(set(table["seed"]))])
+    expected = pd.MultiIndex.from_product([list(task.blocks), *others.values(), sorted(set(table["seed"]))])
     found = pd.MultiIndex.from_frame(table[["upsampling", *others, "seed"]])
     steps = table["steps"].nunique() if "steps" in table else 1
     if not np.isfinite(table[measure]).all() or steps > 1 or sorted(found) != sorted(expected) or table.empty:
@@ -178,7 +175,7 @@ def _of_task(name, task, tier, measure, others):
     return table
 
 
-def comparison_settings(task, tier="mini"):
+def comparison_settings(task, tier="mini", comparisons=COMPARISONS):
     """List the runs of a task: every block in every comparison; one run serves all comparisons that it fits.
 
     Parameters
@@ -186,6 +183,8 @@ def comparison_settings(task, tier="mini"):
     task : upconv.book.tasks.Task
     tier : str
         "mini" or "full".
+    comparisons : tuple of str
+        Of `COMPARISONS`, those that are wanted.
 
     Returns
     -------
@@ -196,13 +195,14 @@ def comparison_settings(task, tier="mini"):
     plain = task.tiers[tier]
     rates, steps = chosen_learning_rates(task, tier), equal_time_steps(task, tier)
     runs = {}
-    for name in BLOCKS:
+    for name in task.blocks:
         for comparison, channels, number in (
             ("channels", plain["channels"], plain["steps"]),
             ("parameters", matched_channels(task, name, tier), plain["steps"]),
             ("time", plain["channels"], steps[name]),
         ):
-            runs.setdefault((name, channels, number), []).append(comparison)
+            if comparison in comparisons:
+                runs.setdefault((name, channels, number), []).append(comparison)
     return [
         dict(
             comparisons=" ".join(comparisons),
@@ -236,9 +236,9 @@ def run_comparison(
     Returns
     -------
     dict of str to float
-        `parameters` and `macs` (for one image) of the decoder; then what `upconv.book.tasks.quality` gives, after 0,
-        20, 200 and all steps (`psnr_0`, `psnr_20`, `psnr_200`, `psnr_end` and so on), the early ones if there are so
-        many steps; and `psnr_training`, at the end on as many training images as there are test images.
+        `parameters` and `macs` (for one image) of the decoder; then what the task's `quality` gives, after 0, 20, 200
+        and all steps (`psnr_0`, `psnr_20`, `psnr_200`, `psnr_end` and so on), the early ones if there are so many
+        steps; and its score (`psnr_training`) at the end on as many training images as there are test images.
 
     Raises
     ------
@@ -266,7 +266,7 @@ def run_comparison(
         callback=look,
     )
     test = len(task.data("test", tier)[0])
-    measures["psnr_training"] = task.measure(model, "train", tier, slice(test))["psnr"]
+    measures[f"{task.score}_training"] = task.measure(model, "train", tier, slice(test))[task.score]
     return measures
 
 

@@ -9,13 +9,17 @@ from html import escape
 
 import matplotlib.pyplot as plt
 import torch
+from matplotlib.colors import to_rgb
 from torch import nn
 
 from upconv.arithmetic import conv_output_size, conv_transpose_output_size, overlap_counts
+from upconv.book.tasks import boundary
 from upconv.book.training import _mode
 
 __all__ = [
     "Drawing",
+    "boundary_errors",
+    "class_colours",
     "draw_conv",
     "draw_conv_transpose",
     "draw_families",
@@ -24,6 +28,7 @@ __all__ = [
     "draw_network",
     "draw_phases",
     "draw_summed_weights",
+    "draw_unet",
     "image_grid",
     "seed_points",
     "use_book_style",
@@ -414,6 +419,137 @@ def draw_network(layers, example):
         drawing.text(152, 30 * place + 22, text, anchor="start")
         drawing.text(252, 30 * place + 22, name, anchor="start")
     return drawing
+
+
+def draw_unet(model, example):
+    """Draw a U-Net: the encoder's maps on the left, the decoder's on the right, each bar as wide as its map.
+
+    A bar on the right is what is concatenated there, in two colours with lengths by their channels: blue is handed over
+    by the skip connection, orange made by the block.
+
+    Parameters
+    ----------
+    model : upconv.book.models.UNet
+    example : torch.Tensor, shape (N, C, H, W)
+        Images; the shapes are those that the network really makes of them.
+
+    Returns
+    -------
+    Drawing
+    """
+    shapes = {}
+    parts = dict(model.named_modules())
+    names = [name for name in parts if name.rpartition(".")[0] in ("encoder", "decoder")]
+    handles = [
+        parts[name].register_forward_hook(lambda _, __, made, name=name: shapes.update({name: tuple(made.shape[1:])}))
+        for name in names
+    ]
+    try:
+        with torch.no_grad(), _mode(model, training=False):
+            model(example)
+    finally:
+        for handle in handles:
+            handle.remove()
+    depth = len(model.channels) - 1
+    encoder = [shapes[f"encoder.level{level}"] for level in range(depth + 1)]
+    made = [shapes[f"decoder.up{level}"][0] for level in range(depth)]
+    after = [shapes[f"decoder.level{level}"] for level in range(depth)]
+    handed = [parts[f"decoder.level{level}"].conv1.in_channels - made[level] for level in range(depth)]
+
+    def text(shape):
+        return " × ".join(map(str, shape))
+
+    sentences = [f"images {text(example.shape[1:])}", *(f"encoder {text(shape)}" for shape in encoder)]
+    sentences += [
+        f"decoder {handed[level]} handed over and {made[level]} made, then {text(after[level])}"
+        for level in reversed(range(depth))
+    ]
+    sentences.append(f"classes {text(shapes['decoder.head'])}")
+    drawing = Drawing(
+        350,
+        74 * depth + 66,
+        "A U-Net, down on the left and up on the right: " + "; ".join(sentences).replace("×", "by"),
+    )
+    drawing.parts.append(
+        '<defs><marker id="unet-tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" '
+        'orient="auto"><path d="M0 0 L8 4 L0 8 z" fill="currentColor"/></marker></defs>'
+    )
+
+    def bar(x, y, width, colour):
+        drawing.parts.append(
+            f'<rect x="{x:g}" y="{y:g}" width="{width:g}" height="20" fill="{colour}" fill-opacity="0.5" '
+            f'stroke="currentColor" stroke-opacity="0.6"/>'
+        )
+
+    def arrow(x1, y1, x2, y2, dash=""):
+        drawing.parts.append(
+            f'<line x1="{x1:g}" y1="{y1:g}" x2="{x2:g}" y2="{y2:g}" stroke="currentColor" stroke-width="1.5" '
+            f'marker-end="url(#unet-tip)"{dash}/>'
+        )
+
+    widest = encoder[0][-1]
+    for level, shape in enumerate(encoder):
+        width, y = 100 * shape[-1] / widest, 6 + 74 * level
+        x = 175 if level == depth else 70
+        bar(x - width / 2, y, width, BLUE)
+        drawing.text(x, y + 36, text(shape))
+        if level < depth:
+            share = width * handed[level] / (handed[level] + made[level])
+            bar(280 - width / 2, y, share, BLUE)
+            bar(280 - width / 2 + share, y, width - share, ORANGE)
+            drawing.text(280, y + 36, f"{handed[level]} + {made[level]} → {after[level][0]}")
+            if handed[level]:
+                arrow(70 + width / 2 + 4, y + 10, 280 - width / 2 - 4, y + 10, ' stroke-dasharray="5 4"')
+            down, up = (170, 180) if level + 1 == depth else (70, 280)
+            arrow(70, y + 42, down, y + 70)
+            arrow(up, y + 70, 280, y + 42)
+    drawing.text(175, 74 * depth + 62, f"images {text(example.shape[1:])}, classes {text(shapes['decoder.head'])}")
+    return drawing
+
+
+CLASS_COLOURS = ("#4d4d4d", ORANGE, SKY, PINK, GREEN, BLUE)
+
+
+def class_colours(masks):
+    """Colour every pixel by its class.
+
+    Parameters
+    ----------
+    masks : torch.Tensor, shape (N, H, W)
+        int64, from 0 (dark grey) to 5.
+
+    Returns
+    -------
+    torch.Tensor, shape (N, 3, H, W)
+        From 0 to 1, float32.
+    """
+    return _rgb(CLASS_COLOURS)[masks.cpu()].permute(0, 3, 1, 2)
+
+
+def boundary_errors(images, found, masks):
+    """Show where the foreground's boundary is wrong, on a pale copy of the images.
+
+    Parameters
+    ----------
+    images : torch.Tensor, shape (N, 1, H, W)
+        From 0 to 1.
+    found, masks : torch.Tensor, shape (N, H, W)
+        int64, the classes that were found and the true ones; the foreground is all but 0.
+
+    Returns
+    -------
+    torch.Tensor, shape (N, 3, H, W)
+        Green where the two boundaries agree, blue where one was missed, orange where one was found and is none.
+    """
+    edge, true_edge = (torch.from_numpy(boundary((some > 0).cpu().numpy())) for some in (found, masks))
+    pale = (0.55 + 0.45 * images.detach().cpu().float()).expand(-1, 3, -1, -1).permute(0, 2, 3, 1).clone()
+    green, blue, orange = _rgb((GREEN, BLUE, ORANGE))
+    pale[edge & true_edge], pale[true_edge & ~edge], pale[edge & ~true_edge] = green, blue, orange
+    return pale.permute(0, 3, 1, 2)
+
+
+def _rgb(colours):
+    return torch.tensor([to_rgb(colour) for colour in colours])
 
 
 def use_book_style():

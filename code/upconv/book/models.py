@@ -6,11 +6,15 @@ outside their blocks.
 
 from collections import OrderedDict
 
+import torch
 from torch import nn
+from torch.nn import functional as F
 
 from upconv.book.blocks import _int_of_at_least, upsampling_block
 
-__all__ = ["Autoencoder", "SuperResolution"]
+__all__ = ["ODD_SIZES", "Autoencoder", "SuperResolution", "UNet"]
+
+ODD_SIZES = ("interpolate", "output_size", "pad", "pad_input_reflect", "pad_input_zeros", "refuse")
 
 
 class Autoencoder(nn.Module):
@@ -218,9 +222,206 @@ class SuperResolution(nn.Module):
         return self.layers(images)
 
 
+class UNet(nn.Module):
+    """A small U-Net: an encoder that halves, a decoder that doubles, and what the one saw handed to the other.
+
+    At every level two 3x3 convolutions, each with batch normalization and ReLU. The encoder halves by
+    `nn.MaxPool2d(2)`, the decoder doubles by one block of `upsampling`, and there a skip connection concatenates the
+    encoder's features of that size, before the block's. The weights are drawn from PyTorch's global generator, those of
+    the blocks last.
+
+    Parameters
+    ----------
+    upsampling : str
+        The name of the decoder's blocks, a key of `upconv.book.blocks.BLOCKS`.
+    in_channels, classes : int
+        The channels of the images and of the output, at least 1.
+    channels : tuple of ints
+        The channels of the encoder's levels, from the images' size down: two levels or more, each at least 1.
+    decoder_channels : tuple of ints, optional
+        The channels of the decoder's levels, from the images' size down, one fewer than those of the encoder; by
+        default the encoder's.
+    skips : int, optional
+        How many levels have a skip connection, counted from the smallest size; by default all.
+    odd_sizes : str
+        What is done where a level's size is odd, so that the block's output is a pixel smaller than what it is to be
+        concatenated with. One of `ODD_SIZES`: "interpolate" that output bilinearly to the size; "output_size", ask the
+        block's own `nn.ConvTranspose2d` or `nn.Upsample` for the size; "pad" the output with zeros, on the right and
+        below; "pad_input_reflect" or "pad_input_zeros", pad the images instead, there too, so that no level is odd, and
+        crop the result; or "refuse". It can be set anew at any time, as an attribute.
+
+    Attributes
+    ----------
+    minimum_size : int
+        The smallest H and W: 2 to the number of halvings.
+
+    Raises
+    ------
+    TypeError
+        If a number is not an int.
+    ValueError
+        If there is no block or no remedy of that name, or a number, or the number of channels, is out of its range.
+
+    Notes
+    -----
+    Ronneberger, Fischer and Brox (2015), arXiv:1505.04597, without their cropping: here convolutions are padded, so the
+    output has the size of the images. They have no batch normalization; without it this small network at first calls
+    everything background.
+
+    Examples
+    --------
+    >>> model = UNet("conv_transpose_2x2", classes=4)
+    >>> model(torch.rand(2, 1, 32, 32)).shape, model(torch.rand(2, 1, 33, 61)).shape
+    (torch.Size([2, 4, 32, 32]), torch.Size([2, 4, 33, 61]))
+    >>> model.minimum_size
+    4
+    """
+
+    def __init__(
+        self,
+        upsampling="nearest_conv_3x3",
+        in_channels=1,
+        classes=2,
+        channels=(8, 16, 32),
+        decoder_channels=None,
+        skips=None,
+        odd_sizes="pad_input_reflect",
+    ):
+        super().__init__()
+        channels = _channels("two levels or more", None, channels=channels)
+        depth = len(channels) - 1
+        if decoder_channels is None:
+            decoder_channels = channels[:-1]
+        decoder_channels = _channels("one for each doubling", depth, decoder_channels=decoder_channels)
+        skips = depth if skips is None else _int_of_at_least(0, skips=skips)
+        if skips > depth:
+            raise ValueError(f"skips={skips} must be at most {depth}, the number of doublings")
+        in_channels = _int_of_at_least(1, in_channels=in_channels)
+        self.channels, self.odd_sizes, self.minimum_size = channels, odd_sizes, 2**depth
+        self._check_remedy()
+        self.encoder = nn.Sequential(
+            OrderedDict(
+                (f"level{level}", _level(before, after, pool=level > 0))
+                for level, (before, after) in enumerate(zip((in_channels, *channels), channels, strict=False))
+            )
+        )
+        self.decoder = _UNetDecoder(upsampling, channels, decoder_channels, skips, _int_of_at_least(1, classes=classes))
+
+    def _check_remedy(self):
+        if self.odd_sizes not in ODD_SIZES:
+            raise ValueError(f"odd_sizes={self.odd_sizes!r} must be one of {', '.join(ODD_SIZES)}")
+
+    def forward(self, images):
+        """Give every pixel a number for each class.
+
+        Parameters
+        ----------
+        images : torch.Tensor, shape (N, in_channels, H, W)
+            From 0 to 1, of the model's dtype and on its device, H and W at least `minimum_size`.
+
+        Returns
+        -------
+        torch.Tensor, shape (N, classes, H, W)
+            Of any values: logarithms of probabilities, up to a constant.
+
+        Raises
+        ------
+        ValueError
+            If the images have another shape, or a level's size is odd and `odd_sizes` cannot help: "refuse", or
+            "output_size" with `nn.PixelShuffle`.
+        """
+        first = next(self.encoder.parameters())
+        if images.dim() != 4 or images.shape[1] != first.shape[1]:
+            raise ValueError(f"images must have the shape (N, {first.shape[1]}, H, W), not {tuple(images.shape)}")
+        height, width = images.shape[2:]
+        if min(height, width) < self.minimum_size:
+            raise ValueError(
+                f"images must have at least {self.minimum_size} x {self.minimum_size} pixels, since the network halves "
+                f"{len(self.channels) - 1} times; these have {height} x {width}"
+            )
+        self._check_remedy()
+        if self.odd_sizes.startswith("pad_input"):
+            mode = "reflect" if self.odd_sizes == "pad_input_reflect" else "constant"
+            images = F.pad(images, (0, -width % self.minimum_size, 0, -height % self.minimum_size), mode=mode)
+        features = []
+        for level in self.encoder:
+            images = level(images)
+            features.append(images)
+        return self.decoder(features, self.odd_sizes)[..., :height, :width]
+
+
+class _UNetDecoder(nn.Module):
+    """The way up: for every doubling a block, the skip connection, and two convolutions; then the classes."""
+
+    def __init__(self, upsampling, channels, decoder_channels, skips, classes):
+        super().__init__()
+        depth = len(decoder_channels)
+        handed = [channels[level] if level >= depth - skips else 0 for level in range(depth)]
+        for level in reversed(range(depth)):
+            into = handed[level] + decoder_channels[level]
+            self.add_module(f"level{level}", _level(into, decoder_channels[level]))
+        self.head = nn.Conv2d(decoder_channels[0], classes, kernel_size=1)
+        below = (*decoder_channels[1:], channels[-1])
+        for level in reversed(range(depth)):
+            self.add_module(f"up{level}", upsampling_block(upsampling, below[level], decoder_channels[level]))
+        self.depth, self.skips = depth, skips
+
+    def forward(self, features, odd_sizes="refuse"):
+        *features, x = features
+        for level in reversed(range(self.depth)):
+            skip = features[level]
+            x = _doubled(self.get_submodule(f"up{level}"), x, skip.shape[2:], odd_sizes)
+            if level >= self.depth - self.skips:
+                x = torch.cat([skip, x], dim=1)
+            x = self.get_submodule(f"level{level}")(x)
+        return self.head(x)
+
+
+def _level(before, after, *, pool=False):
+    """Two 3x3 convolutions, each with batch normalization and ReLU, after a halving or not."""
+    parts = OrderedDict(pool=nn.MaxPool2d(2)) if pool else OrderedDict()
+    for number, channels in ((1, before), (2, after)):
+        parts[f"conv{number}"] = nn.Conv2d(channels, after, kernel_size=3, padding=1, bias=False)
+        parts[f"norm{number}"] = nn.BatchNorm2d(after)
+        parts[f"relu{number}"] = nn.ReLU()
+    return nn.Sequential(parts)
+
+
+def _doubled(block, x, size, odd_sizes):
+    """Run a block, and see to it that its output has the size."""
+    if odd_sizes == "output_size" and tuple(size) != (2 * x.shape[2], 2 * x.shape[3]):
+        first, rest = block[0], block[1:]
+        if isinstance(first, nn.ConvTranspose2d):
+            return rest(first(x, output_size=size))
+        if isinstance(first, nn.Upsample):
+            return rest(F.interpolate(x, tuple(size), mode=first.mode, align_corners=first.align_corners))
+        raise ValueError(
+            f'odd_sizes="output_size" needs a block that begins with nn.ConvTranspose2d or nn.Upsample, not with '
+            f'{type(first).__name__}; "interpolate" serves every block'
+        )
+    x = block(x)
+    missing = size[0] - x.shape[2], size[1] - x.shape[3]
+    if not any(missing):
+        return x
+    if odd_sizes == "interpolate":
+        return F.interpolate(x, tuple(size), mode="bilinear", align_corners=False)
+    if odd_sizes == "pad":
+        return F.pad(x, (0, missing[1], 0, missing[0]))
+    raise ValueError(
+        f"the block makes {x.shape[2]} x {x.shape[3]} pixels where the encoder had {size[0]} x {size[1]}: halving an "
+        f"odd size drops a pixel, and doubling does not bring it back. Choose another odd_sizes than {odd_sizes!r}"
+    )
+
+
 def _three_channels(meaning, **argument):
     """Return the one argument as three ints, or say what was wrong with it."""
+    return _channels(meaning, 3, **argument)
+
+
+def _channels(meaning, number, **argument):
+    """Return the one argument as so many ints (None: two or more), or say what was wrong with it."""
     [(name, channels)] = argument.items()
-    if not isinstance(channels, (tuple, list)) or len(channels) != 3:
-        raise ValueError(f"{name}={channels!r} must be 3 ints: {meaning}")
+    fits = isinstance(channels, (tuple, list)) and (len(channels) > 1 if number is None else len(channels) == number)
+    if not fits:
+        raise ValueError(f"{name}={channels!r} must be {number or 'at least 2'} ints: {meaning}")
     return tuple(_int_of_at_least(1, **{f"{name}[{i}]": number}) for i, number in enumerate(channels))

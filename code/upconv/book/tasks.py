@@ -1,22 +1,39 @@
 """What the book trains its decoders for, each with all that a run needs but the upsampling.
 
-Images are Fashion-MNIST's, 28 x 28, which can be halved only twice, so networks see them in a frame of zeros, 32 x 32.
-No measure counts the frame. Whoever changes a tier removes its tables in `data/results`: they do not name the channels.
+Fashion-MNIST's images, 28 x 28, can be halved only twice, so networks see them in a frame of zeros, 32 x 32. No measure
+counts the frame. Whoever changes a tier removes its tables in `data/results`: they do not name the channels.
 """
 
+from functools import lru_cache, partial
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from scipy.ndimage import binary_erosion
 from skimage.metrics import structural_similarity
+from sklearn.metrics import jaccard_score
 from torch.nn import functional as F
+from torch.utils._pytree import tree_map
 from torch.utils.flop_counter import FlopCounterMode
 
-from upconv.book.data import fashion_mnist
-from upconv.book.models import Autoencoder, SuperResolution
-from upconv.book.training import psnr, reconstruct
+from upconv.book.blocks import BLOCKS
+from upconv.book.data import SCENE_CLASSES, fashion_mnist, garment_scenes, oxford_pets
+from upconv.book.models import Autoencoder, SuperResolution, UNet
+from upconv.book.training import _mode, psnr, reconstruct
 from upconv.phases import checkerboard_energy
 
-__all__ = ["AUTOENCODER", "SUPER_RESOLUTION", "TASKS", "Task", "quality", "without_frame"]
+__all__ = [
+    "AUTOENCODER",
+    "SUPER_RESOLUTION",
+    "TASKS",
+    "UNET",
+    "Task",
+    "boundary",
+    "quality",
+    "segmentation_quality",
+    "unet_with_skips",
+    "without_frame",
+]
 
 
 class Task(NamedTuple):
@@ -24,8 +41,10 @@ class Task(NamedTuple):
 
     `tiers` gives, for "mini" and "full", the channels of the network and the steps and batch size of its training.
     `build(upsampling, channels, tier)` makes the network, with these channels in its decoder; `data(split, tier)` the
-    images that it is given and those that it should make of them; `decoder(model)` the part in which two networks may
-    differ, and an example of its input.
+    images that it is given and what it should make of them; `decoder(model)` the part in which two networks may differ,
+    and an example of its input; `quality(made, wanted)` what is measured. Learning rates are chosen by the measure
+    `score`, among the rates with which no run ends more than `broken` below the best of its block; `withdrawn` are
+    further pairs of tier and rate that are not offered. `blocks` are compared, all with one another.
     """
 
     name: str
@@ -33,17 +52,21 @@ class Task(NamedTuple):
     build: object
     data: object
     decoder: object
+    quality: object
+    score: str = "psnr"
+    broken: float = 5.0
     withdrawn: tuple = ()
+    blocks: tuple = tuple(BLOCKS)
 
     def measure(self, model, split="test", tier="mini", part=slice(None)):
-        """Measure a model by `quality` on a split's images, or on a slice of them.
+        """Measure a model by the task's `quality` on a split's images, or on a slice of them.
 
         Returns
         -------
         dict of str to float
         """
         inputs, targets = self.data(split, tier)
-        return quality(without_frame(reconstruct(model, inputs[part])), without_frame(targets[part]))
+        return self.quality(reconstruct(model, inputs[part]), targets[part])
 
     def parameters_and_macs(self, model):
         """Count a decoder's parameters, and its multiply-accumulates for one image.
@@ -55,8 +78,8 @@ class Task(NamedTuple):
         (int, int)
         """
         decoder, example = self.decoder(model)
-        example = example.to(next(decoder.parameters()))
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
+        example = tree_map(lambda tensor: tensor.to(next(decoder.parameters())), example)
+        with FlopCounterMode(display=False) as counter, torch.no_grad(), _mode(decoder, training=False):
             decoder(example)
         return sum(parameter.numel() for parameter in decoder.parameters()), counter.get_total_flops() // 2
 
@@ -137,6 +160,104 @@ def without_frame(images):
     return images if size == (28, 28) else images[..., 2:-2, 2:-2]
 
 
+def segmentation_quality(logits, masks, thickness=1):
+    """Measure a segmentation against the classes that the pixels have, over all images together.
+
+    Parameters
+    ----------
+    logits : torch.Tensor, shape (N, classes, H, W)
+        Floating point; the class of a pixel is the one with the largest number, the first of equal ones.
+    masks : torch.Tensor, shape (N, H, W)
+        int64, from 0 (background) to classes - 1.
+    thickness : int
+        That of the boundaries in pixels, at least 1.
+
+    Returns
+    -------
+    dict of str to float
+        `accuracy`, the share of the pixels with the right class; `iou`, intersection over union, the mean over the
+        classes, and `boundary_iou`, the same of the boundaries of each class's pixels; `foreground_iou` and
+        `foreground_boundary_iou`, the same with all classes but the background taken as one. A class that occurs in
+        neither is left out of the means; a foreground that occurs in neither is not a number.
+
+    Raises
+    ------
+    TypeError
+        If the logits are not floating point or the masks not int64.
+    ValueError
+        If the shapes do not fit, a value is not finite, or a mask has another class.
+
+    Notes
+    -----
+    Intersection over union is the index of Jaccard (1912), by scikit-learn. Boundaries: Cheng et al. (2021),
+    arXiv:2103.16562, who take 2% of the image's diagonal for the thickness: 1 pixel at 32 x 32. See `boundary`.
+
+    Examples
+    --------
+    >>> masks = torch.zeros(1, 4, 4, dtype=torch.int64)
+    >>> masks[0, 1:3, 1:3] = 1
+    >>> found = segmentation_quality(torch.stack([torch.ones(1, 4, 4), torch.zeros(1, 4, 4)], dim=1), masks)
+    >>> found["accuracy"], found["iou"], found["foreground_iou"]
+    (0.75, 0.375, 0.0)
+    """
+    if not logits.is_floating_point() or masks.dtype != torch.int64:
+        raise TypeError(f"logits must be floating point and masks int64, not {logits.dtype} and {masks.dtype}")
+    if logits.dim() != 4 or masks.shape != (len(logits), *logits.shape[2:]):
+        raise ValueError(f"{tuple(masks.shape)} masks do not fit {tuple(logits.shape)} logits")
+    classes = logits.shape[1]
+    if not logits.isfinite().all() or masks.min() < 0 or masks.max() >= classes:
+        raise ValueError(f"logits must be finite, and masks from 0 to {classes - 1}")
+    found, truth = logits.argmax(dim=1).cpu().numpy(), masks.cpu().numpy()
+
+    def overlap(one, other):
+        return jaccard_score(one.ravel(), other.ravel()) if one.any() or other.any() else np.nan
+
+    each, edges = [], []
+    for number in range(classes):
+        pair = found == number, truth == number
+        each.append(overlap(*pair))
+        edges.append(overlap(*(boundary(one, thickness) for one in pair)))
+    foreground = found > 0, truth > 0
+    measures = {
+        "accuracy": (found == truth).mean(),
+        "iou": np.nanmean(each),
+        "boundary_iou": np.nanmean(edges),
+        "foreground_iou": overlap(*foreground),
+        "foreground_boundary_iou": overlap(*(boundary(one, thickness) for one in foreground)),
+    }
+    return {name: float(value) for name, value in measures.items()}
+
+
+def boundary(regions, thickness=1):
+    """Give the pixels of a region that lie at its edge, or at that of the image.
+
+    Parameters
+    ----------
+    regions : numpy.ndarray of bool, shape (..., H, W)
+    thickness : int
+        A pixel belongs to the boundary if the square of 2 * thickness + 1 pixels around it is not all inside the
+        region; at least 1.
+
+    Returns
+    -------
+    numpy.ndarray of bool, shape (..., H, W)
+
+    Raises
+    ------
+    ValueError
+        If `thickness` is below 1.
+
+    Examples
+    --------
+    >>> int(boundary(np.ones((5, 6), bool)).sum())
+    18
+    """
+    if thickness < 1:
+        raise ValueError(f"thickness={thickness} must be at least 1")
+    square = np.ones((1,) * (regions.ndim - 2) + (3, 3))
+    return regions & ~binary_erosion(regions, square, iterations=thickness)
+
+
 def _as_doubles(images):
     images = images.cpu()
     return images.double() / 255 if images.dtype == torch.uint8 else images.double()
@@ -148,6 +269,35 @@ def _autoencoder(upsampling, channels, tier):
 
 def _super_resolution(upsampling, channels, tier):
     return SuperResolution(upsampling, channels=channels)
+
+
+def _unet(upsampling, channels, tier, skips=None):
+    plain = UNET.tiers[tier]
+    return UNet(
+        upsampling,
+        in_channels=1 if tier == "mini" else 3,
+        classes=len(SCENE_CLASSES) if tier == "mini" else 2,
+        channels=plain["encoder"],
+        decoder_channels=channels,
+        skips=skips,
+    )
+
+
+def _unet_decoder(model):
+    sizes = [32 >> level for level in range(len(model.channels))]
+    return model.decoder, [torch.zeros(1, n, size, size) for n, size in zip(model.channels, sizes, strict=True)]
+
+
+@lru_cache(maxsize=2)
+def _segmentation(split, tier):
+    if tier == "mini":
+        return garment_scenes(split, {"train": 4000, "test": 500}[split])
+    images, masks = oxford_pets(split)
+    return images, (masks > 0).long()  # the rim belongs to the pet
+
+
+def _image_quality(images, reference):
+    return quality(without_frame(images), without_frame(reference))
 
 
 def _reconstruction(split, tier):
@@ -170,6 +320,7 @@ AUTOENCODER = Task(
     build=_autoencoder,
     data=_reconstruction,
     decoder=lambda model: (model.decoder, torch.zeros(1, model.code_size)),
+    quality=_image_quality,
 )
 SUPER_RESOLUTION = Task(
     name="super_resolution",
@@ -180,6 +331,44 @@ SUPER_RESOLUTION = Task(
     build=_super_resolution,
     data=_enlargement,
     decoder=lambda model: (model, torch.zeros(1, 1, 8, 8)),
+    quality=_image_quality,
     withdrawn=(("mini", 0.016),),  # nearest_conv_3x3, seed 0, ended at 9.5 dB, as the mean image would
 )
-TASKS = {task.name: task for task in (AUTOENCODER, SUPER_RESOLUTION)}
+UNET = Task(
+    name="unet",
+    tiers={
+        "mini": dict(encoder=(8, 16, 32), channels=(8, 16), steps=4000, batch_size=8),
+        "full": dict(encoder=(32, 64, 128, 256), channels=(32, 64, 128), steps=20000, batch_size=32),
+    },
+    build=_unet,
+    data=_segmentation,
+    decoder=_unet_decoder,
+    quality=segmentation_quality,
+    score="iou",
+    broken=0.15,
+    blocks=(
+        "conv_transpose_2x2",
+        "conv_transpose_4x4",
+        "nearest_conv_2x2",
+        "nearest_conv_3x3",
+        "bilinear_conv_3x3",
+        "pixel_shuffle",
+    ),
+)
+TASKS = {task.name: task for task in (AUTOENCODER, SUPER_RESOLUTION, UNET)}
+
+
+def unet_with_skips(skips):
+    """Give the task of the U-Net with fewer skip connections, or with none.
+
+    Parameters
+    ----------
+    skips : int
+        As of `upconv.book.models.UNet`.
+
+    Returns
+    -------
+    Task
+        With the name and so the learning rates of `UNET`, which are chosen with all skip connections.
+    """
+    return UNET._replace(build=partial(_unet, skips=skips))

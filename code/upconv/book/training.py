@@ -1,6 +1,7 @@
-"""Training a network to make images, and measuring how well it does.
+"""Training a network to make images or to classify their pixels, and measuring how well it does.
 
-Images are (N, C, H, W), uint8 from 0 to 255 or floating point from 0 to 1. A model computes in its own dtype.
+Images are (N, C, H, W), uint8 from 0 to 255 or floating point from 0 to 1; masks are (N, H, W), int64, the class of
+every pixel. A model computes in its own dtype.
 """
 
 import math
@@ -49,11 +50,12 @@ def train(
     seed,
     warmup=0,
     decay=False,
+    loss=None,
     device=None,
     progress=True,
     callback=None,
 ):
-    """Train a model to make images of images: mean squared error and Adam.
+    """Train a model by Adam: to make images of images (mean squared error), or masks (cross entropy).
 
     The seed decides the order of the images, which is the same on every device; PyTorch's global generator is left
     alone. An epoch takes every image at most once and drops the last batch if it is not full.
@@ -66,7 +68,8 @@ def train(
         uint8 from 0 to 255, or floating point from 0 to 1. They stay where they are; a batch at a time goes to
         `device`.
     targets : torch.Tensor, shape (N, ...), optional
-        What the model should make of each image, of the same kinds; by default the image itself.
+        What the model should make of each image: an image, of the same kinds, by default the image itself; or a mask,
+        int64, for which the model gives a number for each class, (N, classes, H, W).
     steps : int
         The number of batches, at least 1.
     batch_size : int
@@ -80,6 +83,9 @@ def train(
         every step.
     decay : bool
         Whether the learning rate also falls in equal steps to 0 at the end, by the factor `1 - (i - 1) / steps`.
+    loss : callable, optional
+        Given what the model makes and what it should make, returns a scalar; by default `F.mse_loss` for images and
+        `F.cross_entropy` for masks.
     device : str, torch.device or None
         Where the model is moved and trained, and then stays. None: where it is.
     progress : bool or str
@@ -95,7 +101,7 @@ def train(
     Raises
     ------
     TypeError
-        If `images` or `targets` is not uint8 or floating point, or `steps` or `batch_size` is not an int.
+        If `images` is not uint8 or floating point, `targets` not that or int64, or `steps` or `batch_size` not an int.
     ValueError
         If `steps`, `batch_size`, `learning_rate` or `warmup` is out of its range, there are more or fewer targets than
         images, or the model's output does not have the shape of its target.
@@ -126,12 +132,9 @@ def train(
             callback(0)
         for step, indices in zip(range(steps), batches, strict=False):
             batch = _as_input(images[indices], model)
-            wanted = batch if targets is None else _as_input(targets[indices], model)
-            made = model(batch)
-            if made.shape != wanted.shape:  # mse_loss would broadcast, with a warning
-                raise ValueError(f"the model makes {tuple(made.shape)} where the target is {tuple(wanted.shape)}")
-            loss = F.mse_loss(made, wanted)
-            losses.append(loss.item())
+            wanted = batch if targets is None else _as_target(targets[indices], model)
+            error = _error(model(batch), wanted, loss)
+            losses.append(error.item())
             if not math.isfinite(losses[-1]):
                 raise FloatingPointError(
                     f"the loss is {losses[-1]} in step {step} of {steps}; check that the images are finite, or lower "
@@ -140,7 +143,7 @@ def train(
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate * min(1, (step + 1) / max(1, warmup)) * (1 - step / steps if decay else 1)
             optimizer.zero_grad()
-            loss.backward()
+            error.backward()
             optimizer.step()
             if step % 50 == 0:
                 bar.set_postfix(loss=f"{losses[-1]:.4f}", refresh=False)
@@ -256,6 +259,23 @@ def _as_floats(images, dtype):
     if not images.is_floating_point():
         raise TypeError(f"images must be uint8 (0 to 255) or floating point (0 to 1), not {images.dtype}")
     return images.to(dtype)
+
+
+def _as_target(targets, model):
+    """Bring images to the model as it takes them, and masks as they are."""
+    if targets.dtype == torch.int64:
+        return targets.to(next(model.parameters()).device)
+    return _as_input(targets, model)
+
+
+def _error(made, wanted, loss=None):
+    """Give the loss of what a model made; it must have the shape of an image, or of a mask with a number a class."""
+    mask = wanted.dtype == torch.int64
+    shape = (*made.shape[:1], *made.shape[2:]) if mask else made.shape
+    if shape != wanted.shape:  # mse_loss would broadcast, with a warning
+        kind = "mask (int64) is" if mask else "target is"
+        raise ValueError(f"the model makes {tuple(made.shape)} where the {kind} {tuple(wanted.shape)}")
+    return (loss or (F.cross_entropy if mask else F.mse_loss))(made, wanted)
 
 
 def _as_input(images, model):

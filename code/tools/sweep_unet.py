@@ -1,0 +1,41 @@
+"""Decoders of a U-Net, compared three ways, with fewer skip connections and trained for longer: a table of chapter 09.
+
+`python code/tools/sweep_unet.py --jobs 2`, after `sweep_step_time.py` and `sweep_learning_rates.py`
+"""
+
+import sys
+
+import sweep
+from upconv.book.comparison import REFERENCE, comparison_settings, run_comparison
+from upconv.book.tasks import UNET, unet_with_skips
+
+__all__ = ["SWEEP", "run", "settings"]
+
+FEWER = ("conv_transpose_2x2", "conv_transpose_4x4", REFERENCE, "pixel_shuffle")  # blocks for fewer skip connections
+
+
+def settings(tier):
+    """List a tier's settings: every block in the three comparisons; some with fewer skips, two for twice the steps."""
+    every = len(UNET.tiers[tier]["channels"])
+    rows = comparison_settings(UNET, tier)
+    longer = [
+        {**row, "comparisons": "longer", "steps": 2 * row["steps"]}
+        for row in comparison_settings(UNET, tier, ("channels",))
+        if row["upsampling"] in ("conv_transpose_2x2", REFERENCE)
+    ]
+    found = [{"skips": every, **row} for row in rows + longer]
+    for skips in reversed(range(every)):
+        rows = comparison_settings(unet_with_skips(skips), tier, ("channels", "parameters"))
+        found += [{"skips": skips, **row} for row in rows if row["upsampling"] in FEWER]
+    return found
+
+
+def run(skips, **setting):
+    """Train one network and measure it on the test scenes."""
+    return run_comparison(unet_with_skips(skips), **setting)
+
+
+SWEEP = sweep.Sweep("unet", settings, run)
+
+if __name__ == "__main__":
+    sys.exit(sweep.main(SWEEP))
