@@ -11,7 +11,7 @@ from upconv.book.tasks import UNET, unet_with_skips
 
 __all__ = ["SWEEP", "run", "settings"]
 
-FEWER = ("conv_transpose_2x2", "conv_transpose_4x4", REFERENCE, "pixel_shuffle")  # blocks for fewer skip connections
+FEWER = ("conv_transpose_2x2", "conv_transpose_4x4", REFERENCE)  # blocks for fewer skip connections
 
 
 def settings(tier):
