@@ -17,6 +17,7 @@ import pooch
 import pytest
 import torch
 from PIL import Image
+from skimage.data import chelsea
 
 from upconv.book import data
 
@@ -1021,6 +1022,10 @@ def test_each_pixel_has_the_class_of_the_garment_that_is_seen_there(monkeypatch)
     monkeypatch.setattr(data, "_garments", lambda _: (coded, covers, labels))
     images, masks = scenes("train", count=60, seed=2)
     assert torch.equal(images.squeeze(1)[masks > 0].long(), 50 * masks[masks > 0])
+    lit = 200 * covers  # a garment and its cover are turned together
+    monkeypatch.setattr(data, "_garments", lambda _: (lit, covers, labels))
+    images, masks = scenes("train", count=60, seed=2)
+    assert set(images.squeeze(1)[masks > 0].tolist()) == {200}
 
 
 def test_garments_are_halved_from_their_own_pixels():
@@ -1036,6 +1041,12 @@ def test_garments_are_halved_from_their_own_pixels():
     assert (pixels > 12).all()  # the middle of a garment
     assert garments[which, row, column] == pixels.sum() // 4 and covers[which, row, column]
     assert garments.max() <= 255 and 0.3 < covers.mean() < 0.7
+    bags = labels.numpy() == 8
+    cells = values[~bags].reshape(-1, 14, 2, 14, 2)
+    own = (cells > 12).sum(axis=(2, 4))
+    by_hand = (cells * (cells > 12)).sum(axis=(2, 4)) // np.maximum(own, 1)
+    edge = (own == 2) | (own == 3)
+    assert (garments[~bags] == by_hand)[edge].mean() > 0.8  # there are few holes
     corner = values[:, :2, :2].reshape(1000, 4)
     few = ((corner > 12).sum(axis=1) < 2) & ~covers[:, 0, 0]
     assert few.sum() > 500 and not covers[few, 0, 0].any()
@@ -1071,6 +1082,48 @@ def test_a_background_is_a_piece_of_a_photograph(monkeypatch):
         kinds.add((int(steps.abs().median()), bool(steps.median() > 0)))
     assert len(kinds) > 4  # turned both ways, at several sizes and contrasts
     assert all(photograph.ndim == 2 and photograph.max() <= 255 for photograph in data._textures("test"))
+
+
+def test_a_crop_is_cut_anywhere_averaged_and_turned_every_way():
+    texture = 4 * (1000 * np.arange(28)[:, None] + np.arange(30))
+    random, slopes = np.random.default_rng(0), set()
+    for _ in range(6000):
+        piece = data._crop(texture, 6, 7, random)
+        assert piece.shape == (6, 7)
+        [down], [across] = (np.unique(np.diff(piece, axis=axis)) for axis in (0, 1))
+        slopes.add((int(down), int(across)))
+    steps = {factor * quarters for factor in (1, 2, 3, 4) for quarters in (2, 3, 4)}
+    ways = {(a * step, b * step) for step in steps for a in (-1000, 1000) for b in (-1, 1)}
+    assert slopes == ways | {(across, down) for down, across in ways}
+    small = texture[:7, :8]  # every pixel of it has its turn
+    assert set(small.ravel()) <= {value for _ in range(300) for value in data._crop(small, 6, 7, random).ravel()}
+
+
+def test_a_crop_has_means_and_every_brightness_that_fits():
+    random = np.random.default_rng(0)
+    for grey, values in ((0, range(129)), (255, range(127, 256))):
+        texture = np.full((28, 30), grey, np.uint8)
+        assert {int(data._crop(texture, 6, 7, random)[0, 0]) for _ in range(6000)} == set(values)
+    board = (255 * (np.indices((28, 30)).sum(axis=0) % 2)).astype(np.uint8)
+    pieces = [data._crop(board, 6, 7, random) for _ in range(400)]
+    even = [piece[0, 0] for piece in pieces if np.ptp(piece) == 0]  # of 2 x 2 or 4 x 4 pixels: 127, then as above
+    assert 150 < len(even) < 250 and min(even) >= 63 and max(even) <= 63 + 128
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_split_has_its_garments_and_all_its_textures(split, monkeypatch):
+    asked, garments = [], data._garments
+    monkeypatch.setattr(data, "_garments", lambda split: asked.append(split) or garments(split))
+    monkeypatch.setattr(data, "_textures", lambda split: asked.append(split) or [10, 20, 30])
+    monkeypatch.setattr(data, "_crop", lambda texture, height, width, _: np.full((height, width), texture))
+    images, masks = scenes(split)
+    assert set(asked) == {split} and len(asked) == 2
+    assert images.squeeze(1)[masks == 0].unique().tolist() == [10, 20, 30]
+
+
+def test_a_photograph_is_made_grey_by_its_luma():
+    by_hand = np.floor(chelsea() @ (0.299, 0.587, 0.114) + 0.5 + 1e-9)
+    assert np.array_equal(data._textures("test")[data.TEXTURES["test"].index("chelsea")], by_hand)
 
 
 @pytest.mark.parametrize(

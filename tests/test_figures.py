@@ -326,8 +326,10 @@ def test_a_unet_is_drawn_as_it_is():
     bars = [(float(bar.get("width")), bar.get("fill")) for bar in svg.iter(f"{SVG}rect")]
     blue, orange = bars[0][1], bars[-2][1]
     widths = [(100, blue), (0, blue), (100, orange), (50, blue), (50 * 4 / 9, blue), (50 * 5 / 9, orange), (25, blue)]
-    assert [(pytest.approx(width, rel=1e-4), colour) for width, colour in widths] == bars or bars[1][1] == blue
+    assert [(pytest.approx(width, rel=1e-4), colour) for width, colour in widths] == bars
     assert [width for width, _ in bars] == pytest.approx([width for width, _ in widths], rel=1e-4)
+    left = [70 - 50, 280 - 50, 280 - 50, 70 - 25, 280 - 25, 280 - 25 + 50 * 4 / 9, 175 - 12.5]
+    assert [float(bar.get("x")) for bar in svg.iter(f"{SVG}rect")] == pytest.approx(left, rel=1e-4)
     texts = [text.text for text in svg.iter(f"{SVG}text")]
     assert texts == [
         "2 × 24 × 16", "0 + 3 → 3", "4 × 12 × 8", "4 + 5 → 5", "6 × 6 × 4", "images 1 × 24 × 16, classes 7 × 24 × 16",
@@ -344,6 +346,7 @@ def test_classes_and_boundary_errors_have_their_colours():
     assert colours.shape == (1, 3, 1, 6) and len({tuple(c.tolist()) for c in colours[0, :, 0].T}) == 6
     assert torch.equal(class_colours(masks)[0, :, 2, 2], colours[0, :, 0, 2])
     assert torch.equal(class_colours(masks)[0, :, 0, 0], colours[0, :, 0, 0])
+    assert colours[0, :, 0, 0].tolist() == pytest.approx([77 / 255] * 3)  # dark grey
     images = torch.zeros(1, 1, 5, 5)
     images[0, 0, 0, 0] = 1
     found = masks.roll(1, dims=2)

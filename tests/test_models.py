@@ -348,3 +348,36 @@ def test_a_unets_remedy_is_checked_when_it_is_used_and_its_images_too():
     model.odd_sizes = "hope"
     with pytest.raises(ValueError, match="odd_sizes='hope'"):
         model(torch.zeros(1, 3, 32, 32))
+
+
+def test_a_unets_defaults():
+    model = UNet()
+    assert (model.channels, model.odd_sizes, model.decoder.skips) == ((8, 16, 32), "pad_input_reflect", 2)
+    assert (model.decoder.up0[1].out_channels, model.decoder.up1[1].out_channels) == (8, 16)
+    assert model.decoder.head.kernel_size == (1, 1) and model.encoder.level0.norm1.momentum == 0.1
+    with pytest.raises(ValueError, match="the block makes 8 x 8 pixels where the encoder had 9 x 9"):
+        model.decoder([torch.zeros(2, 8, 9, 9), torch.zeros(2, 16, 4, 4), torch.zeros(2, 32, 2, 2)])
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
+def test_output_size_resizes_as_the_block_does(mode):
+    model, images = unet(f"{mode}_conv_3x3", channels=(2, 3), odd_sizes="output_size").eval(), torch.rand(1, 1, 9, 8)
+    skip = model.encoder.level0(images)
+    up = model.decoder.up0[1](F.interpolate(model.encoder.level1(skip), (9, 8), mode=mode, align_corners=False))
+    assert torch.equal(model(images), model.decoder.head(model.decoder.level0(torch.cat([skip, up], dim=1))))
+
+
+@pytest.mark.parametrize("odd_sizes", [name for name in ODD_SIZES if name != "refuse"])
+def test_the_gradient_flows_through_every_path_of_a_unet(odd_sizes):
+    model = unet(channels=(2, 3, 2), odd_sizes=odd_sizes).double().eval()
+    images = torch.rand(1, 1, 5, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    assert torch.autograd.gradcheck(model, images.requires_grad_())
+    assert all(parameter.grad is None for parameter in model.parameters())
+    model.train()(images).square().sum().backward()
+    assert all(parameter.grad.abs().sum() > 0 for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 32), (1, 3, 32, 32, 32)])
+def test_a_unet_takes_four_dimensions(shape):
+    with pytest.raises(ValueError, match=r"images must have the shape \(N, 3, H, W\)"):
+        unet(in_channels=3)(torch.zeros(shape))

@@ -17,8 +17,9 @@ from dask.distributed import LocalCluster
 
 import sweep
 from upconv.book.blocks import BLOCKS
+from upconv.book.comparison import matched_channels
 from upconv.book.data import garment_scenes
-from upconv.book.tasks import TASKS, Task
+from upconv.book.tasks import TASKS, Task, segmentation_quality, unet_with_skips
 
 TOOLS = Path(sweep.__file__).parent
 TIMES = ("ms", "ratio", "format_ratio")
@@ -398,6 +399,10 @@ def test_the_unets_runs_are_three_comparisons_fewer_skips_and_twice_the_steps(mo
             mine = {row["upsampling"] for row in fewer if kind in row["comparisons"].split()}
             assert mine == set(program.FEWER) == {"conv_transpose_2x2", "conv_transpose_4x4", "nearest_conv_3x3"}
         assert all(row["steps"] == steps and "time" not in row["comparisons"] for row in fewer)
+        for row in fewer:  # the same parameters as the reference with so many skips
+            if "parameters" in row["comparisons"].split():
+                channels = matched_channels(unet_with_skips(skips), row["upsampling"])
+                assert row["channels"] == " ".join(map(str, channels))
     assert len(rows) == len({tuple(row.items()) for row in rows})
     asked = []
     monkeypatch.setattr(program, "run_comparison", lambda task, **setting: asked.append((task, setting)))
@@ -405,12 +410,16 @@ def test_the_unets_runs_are_three_comparisons_fewer_skips_and_twice_the_steps(mo
     [(task, setting)] = asked
     assert setting == {"upsampling": "x", "seed": 3}
     assert task.build("pixel_shuffle", (3, 4), "mini").decoder.skips == 1
+    row = dict(upsampling="nearest_conv_3x3", steps=1)
+    monkeypatch.setattr(program, "comparison_settings", lambda task, tier, *_: asked.append(tier) or [row])
+    assert [row["skips"] for row in program.settings("full")] == [3, 3, 2, 1, 0] and set(asked[1:]) == {"full"}
 
 
 def test_every_remedy_is_measured_at_every_size(monkeypatch):
     program = importlib.import_module("sweep_unet_sizes")
-    assert [row["upsampling"] for row in program.settings("mini")] == ["conv_transpose_2x2", "nearest_conv_3x3"]
-    asked = {}
+    rates, asked = {"conv_transpose_2x2": 0.25, "nearest_conv_3x3": 0.5}, {}
+    monkeypatch.setattr(program, "chosen_learning_rates", lambda task, tier: rates)
+    assert {row["upsampling"]: row["learning_rate"] for row in program.settings("mini")} == rates
 
     def fit(model, images, masks, **options):
         asked.update(options, images=images)
@@ -426,9 +435,12 @@ def test_every_remedy_is_measured_at_every_size(monkeypatch):
     torch.manual_seed(4)
     model = TASKS["unet"].build("conv_transpose_2x2", (8, 16), "mini").eval()
     images, masks = garment_scenes("test", 3, (97, 61), seed=1)
-    for remedy in ("pad", "pad_input_zeros"):
+    for remedy in program.REMEDIES:
         model.odd_sizes = remedy
-        wrong = model(images / 255).argmax(dim=1) != masks
+        logits = model(images / 255)
+        for name, value in segmentation_quality(logits, masks).items():
+            assert value == pytest.approx(found.get(f"{name}_{remedy}_97x61", value)), name
+        wrong = logits.argmax(dim=1) != masks
         assert found[f"accuracy_{remedy}_97x61"] == pytest.approx(1 - wrong.double().mean().item())
         rim = torch.cat([wrong[:, -4:].flatten(), wrong[:, :-4, -4:].flatten()])
         assert found[f"edge_{remedy}_97x61"] == pytest.approx(1 - rim.double().mean().item())

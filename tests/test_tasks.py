@@ -212,6 +212,8 @@ def test_a_segmentation_is_measured_over_all_images_together(segmented):
     assert all(type(value) is float for value in found.values())
     thick = segmentation_quality(logits, masks, thickness=2)
     assert thick["iou"] == found["iou"] and thick["boundary_iou"] > found["boundary_iou"]
+    edge = by_pixels(*(torch.from_numpy(boundary((some > 0).numpy(), 2)) for some in (classes, masks)))
+    assert thick["foreground_boundary_iou"] == pytest.approx(edge) != found["foreground_boundary_iou"]
     exact = segmentation_quality(F.one_hot(masks, 3).movedim(-1, 1).float(), masks)
     assert set(exact.values()) == {1.0}
 
@@ -243,8 +245,17 @@ def test_a_class_that_is_nowhere_counts_for_nothing(segmented):
     nothing = segmentation_quality(torch.eye(2)[:1].reshape(1, 2, 1, 1).expand(1, 2, 3, 3), masks[:1, :3, :3] * 0)
     assert (nothing["iou"], nothing["accuracy"]) == (1, 1)
     assert math.isnan(nothing["foreground_iou"]) and math.isnan(nothing["foreground_boundary_iou"])
-    found = segmentation_quality(logits, (masks > 0).long())  # a class that is only found, wrongly, counts as 0
-    assert found["iou"] < 0.7
+    fewer, classes = (masks > 0).long(), logits.argmax(dim=1)
+    each = [by_pixels(classes == k, fewer == k) for k in range(2)]
+    assert segmentation_quality(logits, fewer)["iou"] == pytest.approx(sum(each) / 3)  # one that is only found: 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16])
+def test_the_largest_number_decides_and_the_first_of_equal_ones(dtype):
+    logits, masks = torch.ones(1, 3, 4, 4, dtype=dtype), torch.zeros(1, 4, 4, dtype=torch.int64)
+    assert segmentation_quality(logits, masks)["accuracy"] == 1
+    logits[:, 2] += torch.finfo(dtype).eps
+    assert segmentation_quality(logits, masks)["accuracy"] == 0
 
 
 def test_what_cannot_be_a_segmentation_is_refused(segmented):
@@ -260,6 +271,8 @@ def test_what_cannot_be_a_segmentation_is_refused(segmented):
     ):
         with pytest.raises(error):
             segmentation_quality(*wrong)
+    with pytest.raises(ValueError, match=r"\(4, 15, 21\) masks do not fit \(1, 3, 15, 21\) logits"):
+        segmentation_quality(logits[:1], masks)
 
 
 def test_calling_everything_background_scores_its_share():
@@ -280,7 +293,8 @@ def test_the_scenes_of_the_two_splits_and_their_number():
         assert images.shape == (count, 1, 32, 32) and masks.shape == (count, 32, 32)
         few, _ = tasks.garment_scenes(split, 3)
         assert torch.equal(images[:3], few)
-    assert UNET.data("test", "mini")[0] is UNET.data("test", "mini")[0]  # drawn once
+    kept = [UNET.data(split, "mini")[0] for split in ("train", "test")]  # drawn once
+    assert all(UNET.data(split, "mini")[0] is mine for split, mine in zip(("train", "test"), kept, strict=True))
 
 
 def test_the_full_tier_has_pets_whose_rim_belongs_to_them(monkeypatch):
@@ -294,6 +308,7 @@ def test_the_full_tier_has_pets_whose_rim_belongs_to_them(monkeypatch):
     assert torch.equal(found[1], (masks != 0).long()) and found[1].dtype == torch.int64
     model = UNET.build("conv_transpose_2x2", (5, 6, 7), "full").eval()
     assert model(images).shape == (2, 2, 8, 8) and model.channels == (32, 64, 128, 256)
+    assert [model.decoder.get_submodule(f"up{level}")[0].out_channels for level in range(3)] == [5, 6, 7]
 
 
 @pytest.mark.parametrize("upsampling", UNET.blocks)
@@ -316,6 +331,16 @@ def test_a_unets_parameters_and_macs_are_those_of_the_formulas(upsampling, skips
     expected = sum(count * size**2 for size, count in weights.items()) + head * 32**2
     expected += sum(count * (size // 2 if low else size) ** 2 for size, count in blocks.items())
     assert macs == expected
+    assert task.parameters_and_macs(model.double()) == (parameters, macs)
+
+
+def test_a_unet_is_measured_by_its_masks():
+    torch.manual_seed(0)
+    model, (images, masks) = UNET.build("pixel_shuffle", (8, 16), "mini"), UNET.data("test", "mini")
+    found = UNET.measure(model, part=slice(20, 50))
+    assert found == segmentation_quality(model.eval()(images[20:50] / 255), masks[20:50])
+    assert 0 < found["boundary_iou"] < found["iou"] < 1 and UNET.score == "iou" and UNET.broken < 0.2
+    assert len(UNET.blocks) == 6 and set(UNET.blocks) < set(BLOCKS)
 
 
 def test_fewer_skip_connections_are_the_same_task_otherwise():

@@ -8,7 +8,7 @@ import torch
 from skimage.metrics import peak_signal_noise_ratio
 from torch import nn
 
-from upconv.book.training import default_tier, psnr, reconstruct, train
+from upconv.book.training import _as_target, default_tier, psnr, reconstruct, train
 
 SETTINGS = dict(steps=6, batch_size=4, learning_rate=0.01, seed=0, progress=False)
 
@@ -204,6 +204,11 @@ def test_another_loss_is_given_what_was_made_and_what_was_wanted(images):
         Spy(), images, loss=lambda *both: asked.append([x.shape for x in both]) or (both[0] - both[1]).sum(), **SETTINGS
     )
     assert asked[0] == [(4, 1, 6, 4), (4, 1, 6, 4)]
+
+
+def test_masks_go_to_the_models_device_as_they_are(images):
+    mask = _as_target(images.long(), nn.Linear(1, 1, device="meta"))
+    assert mask.is_meta and mask.dtype == torch.int64
 
 
 def test_masks_of_another_shape_or_kind_are_refused(images):
