@@ -336,6 +336,8 @@ def test_a_unet_is_drawn_as_it_is():
     ]  # fmt: skip
     dashed = [line for line in svg.iter(f"{SVG}line") if line.get("stroke-dasharray")]
     assert len(dashed) == 1 and len(list(svg.iter(f"{SVG}line"))) == 5
+    solid = [line for line in svg.iter(f"{SVG}line") if line not in dashed]
+    assert [float(line.get("y2")) > float(line.get("y1")) for line in solid] == [True, False] * 2  # down, up
     assert float(svg.get("width")) <= 350
 
 

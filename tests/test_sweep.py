@@ -315,7 +315,7 @@ def test_learning_rates_are_chosen_with_images_and_seeds_of_their_own(monkeypatc
     assert len(used["images"]) == len(used["targets"]) == 3600 and used["part"] == slice(3600, None)
     for name, task in TASKS.items():  # the same budget and the same grid for every block
         rows = [row for row in program.settings("mini") if row["task"] == name]
-        assert len({row["steps"] for row in rows}) == 1
+        assert {row["steps"] for row in rows} == {task.tiers["mini"]["steps"] // 3}
         assert Counter(row["upsampling"] for row in rows) == dict.fromkeys(task.blocks, 4)
 
 
@@ -379,6 +379,8 @@ def test_masks_are_timed_too():
     program = importlib.import_module("sweep_step_time")
     found = program.run("unet", "conv_transpose_2x2", seed=0, tier="mini", device="cpu")
     assert all(0 < value < 1000 for value in found.values())
+    rows = [(row["task"], row["upsampling"]) for row in program.settings("mini")]
+    assert rows == [(name, block) for name, task in TASKS.items() for block in task.blocks]
 
 
 def test_the_unets_runs_are_three_comparisons_fewer_skips_and_twice_the_steps(monkeypatch):
@@ -423,7 +425,7 @@ def test_every_remedy_is_measured_at_every_size(monkeypatch):
 
     def fit(model, images, masks, **options):
         asked.update(options, images=images)
-        model.requires_grad_(False)
+        model.requires_grad_(False).decoder.head.bias.zero_()  # several classes are found
 
     monkeypatch.setattr(program, "fit", fit)
     monkeypatch.setattr(program, "SCENES", 3)
@@ -433,7 +435,8 @@ def test_every_remedy_is_measured_at_every_size(monkeypatch):
     assert asked == dict(steps=7, batch_size=8, learning_rate=0.5, seed=4, device="cpu", progress=False)
     assert len(found) == 4 * 5 * 3
     torch.manual_seed(4)
-    model = TASKS["unet"].build("conv_transpose_2x2", (8, 16), "mini").eval()
+    model = TASKS["unet"].build("conv_transpose_2x2", (8, 16), "mini").requires_grad_(False).eval()
+    model.decoder.head.bias.zero_()
     images, masks = garment_scenes("test", 3, (97, 61), seed=1)
     for remedy in program.REMEDIES:
         model.odd_sizes = remedy
@@ -444,5 +447,7 @@ def test_every_remedy_is_measured_at_every_size(monkeypatch):
         assert found[f"accuracy_{remedy}_97x61"] == pytest.approx(1 - wrong.double().mean().item())
         rim = torch.cat([wrong[:, -4:].flatten(), wrong[:, :-4, -4:].flatten()])
         assert found[f"edge_{remedy}_97x61"] == pytest.approx(1 - rim.double().mean().item())
+    for name in ("accuracy", "edge", "foreground_boundary_iou"):
+        assert len({found[f"{name}_{remedy}_97x61"] for remedy in program.REMEDIES}) > 3
     for name in ("accuracy", "edge", "foreground_iou"):  # nothing is odd at 64 x 64
         assert len({found[f"{name}_{remedy}_64x64"] for remedy in program.REMEDIES}) == 1
