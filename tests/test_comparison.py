@@ -217,6 +217,12 @@ def test_every_block_is_in_every_comparison_once(task, tier, tables):
     assert reference["comparisons"] == "channels parameters time"
 
 
+def test_another_name_of_a_comparison_is_refused(tables):
+    for wrong in (("chanels",), "channels"):
+        with pytest.raises(ValueError, match="must be a tuple of channels, parameters, time"):
+            comparison_settings(AUTOENCODER, "mini", wrong)
+
+
 def test_of_comparison_takes_the_runs_that_serve_it():
     table = pd.DataFrame({"comparisons": ["channels parameters", "time", "channels", "timeless"], "seed": [0, 1, 2, 3]})
     assert of_comparison(table, "channels")["seed"].tolist() == [0, 2]

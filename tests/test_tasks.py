@@ -214,8 +214,20 @@ def test_a_segmentation_is_measured_over_all_images_together(segmented):
     assert thick["iou"] == found["iou"] and thick["boundary_iou"] > found["boundary_iou"]
     edge = by_pixels(*(torch.from_numpy(boundary((some > 0).numpy(), 2)) for some in (classes, masks)))
     assert thick["foreground_boundary_iou"] == pytest.approx(edge) != found["foreground_boundary_iou"]
+    assert found == segmentation_quality(logits, masks, thickness=1)
     exact = segmentation_quality(F.one_hot(masks, 3).movedim(-1, 1).float(), masks)
     assert set(exact.values()) == {1.0}
+
+
+@pytest.mark.parametrize(
+    "size, thickness", [((32, 32), 1), ((64, 64), 2), ((97, 61), 2), ((128, 128), 4), ((16, 16), 1)]
+)
+def test_boundaries_are_as_thick_as_2_percent_of_the_diagonal(size, thickness):
+    masks = torch.zeros(1, *size, dtype=torch.int64)
+    masks[:, 3:-3, 3:-3] = 1
+    logits = F.one_hot(masks.roll(1, 2), 2).movedim(-1, 1).double()
+    assert segmentation_quality(logits, masks) == segmentation_quality(logits, masks, thickness)
+    assert segmentation_quality(logits, masks) != segmentation_quality(logits, masks, thickness + 1)
 
 
 def edge_by_hand(regions):
@@ -234,8 +246,9 @@ def test_the_boundary_is_what_is_near_the_outside(segmented):
             distance = distance_transform_cdt(np.pad(region, 1), metric="chessboard")[1:-1, 1:-1]
             assert np.array_equal(edge, region & (distance <= thickness))
             assert np.array_equal(edge, boundary(region, thickness))
-    with pytest.raises(ValueError, match="thickness=0"):
-        boundary(regions, 0)
+    for wrong, error in ((0, ValueError), (1.0, TypeError)):
+        with pytest.raises(error, match=f"thickness={wrong}"):
+            boundary(regions, wrong)
 
 
 def test_a_class_that_is_nowhere_counts_for_nothing(segmented):
@@ -268,6 +281,8 @@ def test_what_cannot_be_a_segmentation_is_refused(segmented):
         ((logits[:, :2], masks), ValueError),
         ((logits, masks - 1), ValueError),
         ((logits / 0, masks), ValueError),
+        ((logits[:0], masks[:0]), ValueError),
+        ((logits, masks, 0), ValueError),
     ):
         with pytest.raises(error):
             segmentation_quality(*wrong)

@@ -184,7 +184,7 @@ def comparison_settings(task, tier="mini", comparisons=COMPARISONS):
     tier : str
         "mini" or "full".
     comparisons : tuple of str
-        Of `COMPARISONS`, those that are wanted.
+        Of `COMPARISONS`, those that are wanted; another name is a ValueError.
 
     Returns
     -------
@@ -192,6 +192,8 @@ def comparison_settings(task, tier="mini", comparisons=COMPARISONS):
         `comparisons` (names from `COMPARISONS`, with spaces between), `upsampling`, `channels` (ints with spaces
         between), `steps`, `batch_size` and `learning_rate`. The learning rate is the block's in all of them.
     """
+    if not set(comparisons) <= set(COMPARISONS):
+        raise ValueError(f"comparisons={comparisons!r} must be a tuple of {', '.join(COMPARISONS)}")
     plain = task.tiers[tier]
     rates, steps = chosen_learning_rates(task, tier), equal_time_steps(task, tier)
     runs = {}

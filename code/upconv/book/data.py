@@ -304,7 +304,8 @@ def garment_scenes(split: str, count: int, size: int | tuple[int, int] = 32, see
     pixels that belong to it, if they are two or more. A scene consists of such pixels and of a texture's, nothing is
     blended: that makes the masks exact. Textures are means of 1 x 1 to 4 x 4 pixels of grey photographs, turned, with
     less contrast and another brightness: brick, grass, gravel, coffee and chelsea come with scikit-image, china and
-    flower with scikit-learn.
+    flower with scikit-learn. A garment sticks out of its scene by up to four pixels above and on the left, and by up to
+    three below and on the right.
 
     Examples
     --------

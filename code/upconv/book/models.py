@@ -328,7 +328,8 @@ class UNet(nn.Module):
         ------
         ValueError
             If the images have another shape, or a level's size is odd and `odd_sizes` cannot help: "refuse", or
-            "output_size" with `nn.PixelShuffle`.
+            "output_size" with `nn.PixelShuffle` or a 3x3 `nn.ConvTranspose2d`, which makes no such size. In train mode
+            also if a single image leaves one pixel at the smallest level: batch normalization needs two values.
         """
         first = next(self.encoder.parameters())
         if images.dim() != 4 or images.shape[1] != first.shape[1]:

@@ -4,6 +4,7 @@ Fashion-MNIST's images, 28 x 28, can be halved only twice, so networks see them 
 counts the frame. Whoever changes a tier removes its tables in `data/results`: they do not name the channels.
 """
 
+import math
 from functools import lru_cache, partial
 from typing import NamedTuple
 
@@ -16,7 +17,7 @@ from torch.nn import functional as F
 from torch.utils._pytree import tree_map
 from torch.utils.flop_counter import FlopCounterMode
 
-from upconv.book.blocks import BLOCKS
+from upconv.book.blocks import BLOCKS, _int_of_at_least
 from upconv.book.data import SCENE_CLASSES, fashion_mnist, garment_scenes, oxford_pets
 from upconv.book.models import Autoencoder, SuperResolution, UNet
 from upconv.book.training import _mode, psnr, reconstruct
@@ -69,7 +70,7 @@ class Task(NamedTuple):
         return self.quality(reconstruct(model, inputs[part]), targets[part])
 
     def parameters_and_macs(self, model):
-        """Count a decoder's parameters, and its multiply-accumulates for one image.
+        """Count a decoder's parameters, and its multiply-accumulates for one image (a U-Net's: of 32 x 32 pixels).
 
         Counted are convolutions and linear layers, by PyTorch's own counter, not what interpolation multiplies.
 
@@ -160,7 +161,7 @@ def without_frame(images):
     return images if size == (28, 28) else images[..., 2:-2, 2:-2]
 
 
-def segmentation_quality(logits, masks, thickness=1):
+def segmentation_quality(logits, masks, thickness=None):
     """Measure a segmentation against the classes that the pixels have, over all images together.
 
     Parameters
@@ -169,8 +170,9 @@ def segmentation_quality(logits, masks, thickness=1):
         Floating point; the class of a pixel is the one with the largest number, the first of equal ones.
     masks : torch.Tensor, shape (N, H, W)
         int64, from 0 (background) to classes - 1.
-    thickness : int
-        That of the boundaries in pixels, at least 1.
+    thickness : int, optional
+        That of the boundaries in pixels, at least 1; by default 2% of the image's diagonal, rounded, or 1 if that is
+        less, as in the source.
 
     Returns
     -------
@@ -185,12 +187,13 @@ def segmentation_quality(logits, masks, thickness=1):
     TypeError
         If the logits are not floating point or the masks not int64.
     ValueError
-        If the shapes do not fit, a value is not finite, or a mask has another class.
+        If the shapes do not fit, there is no pixel, a value is not finite, a mask has another class, or `thickness` is
+        below 1.
 
     Notes
     -----
     Intersection over union is the index of Jaccard (1912), by scikit-learn. Boundaries: Cheng et al. (2021),
-    arXiv:2103.16562, who take 2% of the image's diagonal for the thickness: 1 pixel at 32 x 32. See `boundary`.
+    arXiv:2103.16562. At 32 x 32 their thickness is 1 pixel. See `boundary`.
 
     Examples
     --------
@@ -205,6 +208,10 @@ def segmentation_quality(logits, masks, thickness=1):
     if logits.dim() != 4 or masks.shape != (len(logits), *logits.shape[2:]):
         raise ValueError(f"{tuple(masks.shape)} masks do not fit {tuple(logits.shape)} logits")
     classes = logits.shape[1]
+    if masks.numel() == 0:
+        raise ValueError(f"there is no pixel in {tuple(masks.shape)} masks")
+    if thickness is None:
+        thickness = max(1, round(0.02 * math.hypot(*masks.shape[1:])))
     if not logits.isfinite().all() or masks.min() < 0 or masks.max() >= classes:
         raise ValueError(f"logits must be finite, and masks from 0 to {classes - 1}")
     found, truth = logits.argmax(dim=1).cpu().numpy(), masks.cpu().numpy()
@@ -235,8 +242,8 @@ def boundary(regions, thickness=1):
     ----------
     regions : numpy.ndarray of bool, shape (..., H, W)
     thickness : int
-        A pixel belongs to the boundary if the square of 2 * thickness + 1 pixels around it is not all inside the
-        region; at least 1.
+        At least 1. A pixel belongs to the boundary if the square of 2 * thickness + 1 pixels around it is not all
+        inside the region.
 
     Returns
     -------
@@ -244,6 +251,8 @@ def boundary(regions, thickness=1):
 
     Raises
     ------
+    TypeError
+        If `thickness` is not an int.
     ValueError
         If `thickness` is below 1.
 
@@ -252,8 +261,7 @@ def boundary(regions, thickness=1):
     >>> int(boundary(np.ones((5, 6), bool)).sum())
     18
     """
-    if thickness < 1:
-        raise ValueError(f"thickness={thickness} must be at least 1")
+    thickness = _int_of_at_least(1, thickness=thickness)
     square = np.ones((1,) * (regions.ndim - 2) + (3, 3))
     return regions & ~binary_erosion(regions, square, iterations=thickness)
 
@@ -291,7 +299,7 @@ def _unet_decoder(model):
 @lru_cache(maxsize=2)
 def _segmentation(split, tier):
     if tier == "mini":
-        return garment_scenes(split, {"train": 4000, "test": 500}[split])
+        return garment_scenes(split, 4000 if split == "train" else 500)
     images, masks = oxford_pets(split)
     return images, (masks > 0).long()  # the rim belongs to the pet
 
