@@ -201,6 +201,14 @@ def test_a_unet_takes_every_size_from_its_minimum_up(upsampling, odd_sizes):
         assert model(torch.rand(1, 1, height, width)).shape == (1, 3, height, width)
 
 
+@pytest.mark.parametrize("upsampling", ["conv_transpose_2x2", "nearest_conv_3x3", "pixel_shuffle"])
+def test_a_unet_takes_every_size_from_16_to_129(upsampling):
+    model = unet(upsampling, channels=(1, 1, 1, 1)).eval()
+    for size in range(16, 130):
+        for shape in ((size, 16), (145 - size, size)):
+            assert model(torch.zeros(1, 1, *shape)).shape == (1, 2, *shape)
+
+
 def test_the_minimum_is_2_to_the_number_of_halvings():
     for depth in (1, 2, 4):
         model = unet(channels=(2,) * (depth + 1)).eval()

@@ -203,8 +203,8 @@ def oxford_pets(split: str, size: int = 128) -> tuple[torch.Tensor, torch.Tensor
 
     Notes
     -----
-    Data: Parkhi, Vedaldi, Zisserman and Jawahar, "Cats and Dogs" (CVPR 2012), doi:10.1109/CVPR.2012.6248092, under
-    CC BY-SA 4.0, as https://www.robots.ox.ac.uk/~vgg/data/pets/ states.
+    Data: Parkhi, Vedaldi, Zisserman and Jawahar, "Cats and Dogs" (CVPR 2012), doi:10.1109/CVPR.2012.6248092,
+    https://www.robots.ox.ac.uk/~vgg/data/pets/, reported to be under CC BY-SA 4.0.
 
     Examples
     --------
