@@ -387,10 +387,14 @@ def test_the_unets_runs_are_three_comparisons_fewer_skips_and_twice_the_steps(mo
     program = importlib.import_module("sweep_unet")
     rows = program.settings("mini")
     steps = TASKS["unet"].tiers["mini"]["steps"]
-    plain = [row for row in rows if row["skips"] == 2 and row["comparisons"] != "longer"]
+    plain = [row for row in rows if row["skips"] == 2 and row["comparisons"] not in ("longer", "rate")]
     assert [{k: v for k, v in row.items() if k != "skips"} for row in plain] == program.comparison_settings(
         TASKS["unet"], "mini"
     )
+    alike = [row for row in rows if row["comparisons"] == "rate"]
+    assert [(row["upsampling"], row["steps"], row["learning_rate"]) for row in alike] == [
+        (name, steps, 0.016) for name in ("conv_transpose_2x2", "nearest_conv_3x3")
+    ]
     longer = [row for row in rows if row["comparisons"] == "longer"]
     assert [(row["upsampling"], row["steps"], row["channels"], row["skips"]) for row in longer] == [
         (name, 2 * steps, "8 16", 2) for name in ("conv_transpose_2x2", "nearest_conv_3x3")
@@ -414,7 +418,7 @@ def test_the_unets_runs_are_three_comparisons_fewer_skips_and_twice_the_steps(mo
     assert task.build("pixel_shuffle", (3, 4), "mini").decoder.skips == 1
     row = dict(upsampling="nearest_conv_3x3", steps=1)
     monkeypatch.setattr(program, "comparison_settings", lambda task, tier, *_: asked.append(tier) or [row])
-    assert [row["skips"] for row in program.settings("full")] == [3, 3, 2, 1, 0] and set(asked[1:]) == {"full"}
+    assert [row["skips"] for row in program.settings("full")] == [3, 3, 3, 2, 1, 0] and set(asked[1:]) == {"full"}
 
 
 def test_every_remedy_is_measured_at_every_size(monkeypatch):
@@ -433,7 +437,7 @@ def test_every_remedy_is_measured_at_every_size(monkeypatch):
     found = program.run(**setting, seed=4, tier="mini", device="cpu")
     assert torch.equal(asked.pop("images"), TASKS["unet"].data("train", "mini")[0])
     assert asked == dict(steps=7, batch_size=8, learning_rate=0.5, seed=4, device="cpu", progress=False)
-    assert len(found) == 4 * 5 * 3
+    assert len(found) == 4 * 5 * 4
     torch.manual_seed(4)
     model = TASKS["unet"].build("conv_transpose_2x2", (8, 16), "mini").requires_grad_(False).eval()
     model.decoder.head.bias.zero_()

@@ -1,4 +1,4 @@
-"""Decoders of a U-Net, compared three ways, with fewer skip connections and trained for longer: a table of chapter 09.
+"""Decoders of a U-Net, compared three ways, with fewer skip connections, trained otherwise: a table of chapter 09.
 
 `python code/tools/sweep_unet.py --jobs 2`, after `sweep_step_time.py` and `sweep_learning_rates.py`
 """
@@ -12,18 +12,24 @@ from upconv.book.tasks import UNET, unet_with_skips
 __all__ = ["SWEEP", "run", "settings"]
 
 FEWER = ("conv_transpose_2x2", "conv_transpose_4x4", REFERENCE)  # blocks for fewer skip connections
+RATE = 0.016
 
 
 def settings(tier):
-    """List a tier's settings: every block in the three comparisons; some with fewer skips, two for twice the steps."""
+    """List a tier's settings: every block in the three comparisons, some with fewer skip connections.
+
+    Two blocks are also trained for twice the steps ("longer"), and both with one learning rate ("rate").
+    """
     every = len(UNET.tiers[tier]["channels"])
     rows = comparison_settings(UNET, tier)
-    longer = [
-        {**row, "comparisons": "longer", "steps": 2 * row["steps"]}
+    two = [
+        row
         for row in comparison_settings(UNET, tier, ("channels",))
         if row["upsampling"] in ("conv_transpose_2x2", REFERENCE)
     ]
-    found = [{"skips": every, **row} for row in rows + longer]
+    longer = [{**row, "comparisons": "longer", "steps": 2 * row["steps"]} for row in two]
+    alike = [{**row, "comparisons": "rate", "learning_rate": RATE} for row in two]
+    found = [{"skips": every, **row} for row in rows + longer + alike]
     for skips in reversed(range(every)):
         rows = comparison_settings(unet_with_skips(skips), tier, ("channels", "parameters"))
         found += [{"skips": skips, **row} for row in rows if row["upsampling"] in FEWER]

@@ -16,7 +16,7 @@ from upconv.book.training import reconstruct
 
 __all__ = ["EDGE", "REMEDIES", "SIZES", "SWEEP", "run", "settings"]
 
-SIZES = ((64, 64), (65, 65), (97, 61))
+SIZES = ((64, 64), (65, 65), (97, 61), (67, 66))  # odd: no level, the first, the first, both (H) or the second (W)
 REMEDIES = tuple(name for name in ODD_SIZES if name != "refuse")
 EDGE = 4  # rows and columns, on the right and below, where every remedy has to invent something
 SCENES = 200
