@@ -7,6 +7,7 @@ import pytest
 import torch
 from scipy.ndimage import distance_transform_cdt
 from skimage.metrics import mean_squared_error, structural_similarity
+from sklearn.metrics import jaccard_score
 from torch import nn
 from torch.nn import functional as F
 
@@ -205,6 +206,7 @@ def test_a_segmentation_is_measured_over_all_images_together(segmented):
     assert found["accuracy"] == pytest.approx((classes == masks).double().mean().item())
     assert found["iou"] == pytest.approx(np.mean([by_pixels(classes == k, masks == k) for k in range(3)]))
     assert found["foreground_iou"] == pytest.approx(by_pixels(classes > 0, masks > 0))
+    assert found["iou"] == pytest.approx(jaccard_score(masks.flatten(), classes.flatten(), average="macro"))
     edges = [by_pixels(*(edge_by_hand(some == k) for some in (classes, masks))) for k in range(3)]
     assert found["boundary_iou"] == pytest.approx(np.mean(edges))
     edge = by_pixels(*(edge_by_hand(some > 0) for some in (classes, masks)))
