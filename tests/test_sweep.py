@@ -253,13 +253,17 @@ def test_a_row_comes_out_again(table):
     [setting] = [s for s in program.settings("mini") if all(str(s[name]) == row[name] for name in s)]
     again = sweep._make_run(program.run, setting, int(row["seed"]), "mini", "cpu")
     for name, value in again.items():
+        if name in (*sweep.ABOUT, *setting, "tier", "seed"):
+            continue
         if name in TIMES:
             assert value > 0 and float(row[name]) > 0  # another machine, another load
         elif name in ("parameters", "macs"):
             assert value == int(row[name]), name
         elif name.startswith("psnr") or (row.get("task") != "unet" and name == "score"):
             assert value == pytest.approx(float(row[name]), abs=0.2), name
-        elif name not in (*sweep.ABOUT, *setting, "tier", "seed"):
+        elif program.name.startswith("unet") and not name.endswith(("_0", "_20", "_200")):
+            assert value == pytest.approx(float(row[name]), abs=0.06), name  # AVX2 for AVX512 moves the edge by 0.04
+        else:
             assert value == pytest.approx(float(row[name]), rel=0.3, abs=2e-5), name
     start = [name for name in again if name.endswith("_0")]
     assert start or program.name in ("learning_rates", "step_time", "unet_sizes")
