@@ -427,6 +427,8 @@ def test_the_unets_runs_are_three_comparisons_fewer_skips_and_twice_the_steps(mo
 
 def test_every_remedy_is_measured_at_every_size(monkeypatch):
     program = importlib.import_module("sweep_unet_sizes")
+    with pytest.raises(sweep.SweepError, match=r"tier='full'.*--tier mini only"):
+        program.settings("full")
     rates, asked = {"conv_transpose_2x2": 0.25, "nearest_conv_3x3": 0.5}, {}
     monkeypatch.setattr(program, "chosen_learning_rates", lambda task, tier: rates)
     assert {row["upsampling"]: row["learning_rate"] for row in program.settings("mini")} == rates

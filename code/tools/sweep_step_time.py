@@ -35,13 +35,13 @@ def run(task, upsampling, *, seed, tier, device):
     """
     task = TASKS[task]
     size = task.tiers[tier]["batch_size"]
-    on_device = torch.nn.Linear(1, 1).to(device)
-    inputs, targets = (_as_target(images[:size], on_device) for images in task.data("train", tier))
+    batch = [images[:size] for images in task.data("train", tier)]
 
     def stepper(name, memory_format):
         torch.manual_seed(seed)
         model = task.build(name, task.tiers[tier]["channels"], tier).to(device, memory_format=memory_format)
         optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+        inputs, targets = (_as_target(images, model) for images in batch)
 
         def step():
             loss = _error(model(inputs), targets)

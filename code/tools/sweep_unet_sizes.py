@@ -23,7 +23,12 @@ SCENES = 200
 
 
 def settings(tier):
-    """List a tier's settings: a transposed and a resizing block, of which every remedy can make every size."""
+    """List the settings: a transposed and a resizing block, of which every remedy can make every size.
+
+    There is the tier mini only, since the scenes are drawn at every size, and photographs are not.
+    """
+    if tier != "mini":
+        raise sweep.SweepError(f"tier={tier!r}: the sizes are those of drawn scenes, so there is --tier mini only")
     plain, rates = UNET.tiers[tier], chosen_learning_rates(UNET, tier)
     return [
         dict(upsampling=name, steps=plain["steps"], batch_size=plain["batch_size"], learning_rate=rates[name])

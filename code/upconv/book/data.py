@@ -44,7 +44,7 @@ CLASSES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
 )  # fmt: skip
 
-FOOTWEAR = ("Sandal", "Sneaker", "Ankle boot")
+_FOOTWEAR = ("Sandal", "Sneaker", "Ankle boot")
 SCENE_CLASSES = ("background", "clothing", "footwear", "bag")
 TEXTURES = {"train": ("brick", "grass", "coffee", "china"), "test": ("gravel", "chelsea", "flower")}
 
@@ -379,7 +379,7 @@ def _garments(split):
         return values.reshape(-1, 14, 2, 14, 2).sum(axis=(2, 4))
 
     counts = halved(covers)
-    classes = np.array([{"Bag": 3}.get(name, 2 if name in FOOTWEAR else 1) for name in CLASSES])
+    classes = np.array([{"Bag": 3}.get(name, 2 if name in _FOOTWEAR else 1) for name in CLASSES])
     return halved(images * covers) // np.maximum(counts, 1), counts >= 2, classes[labels.numpy()]
 
 
