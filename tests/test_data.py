@@ -54,7 +54,7 @@ def alone(monkeypatch, tmp_path):
     for name in [name for name in os.environ if name.lower().endswith("_proxy")] + ["UPCONV_DATA"]:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NO_PROXY", "*")
-    monkeypatch.setattr(pooch, "os_cache", lambda project: tmp_path / "cache" / project)
+    monkeypatch.setenv("UPCONV_CACHE", str(tmp_path / "cache" / "upconv"))
     monkeypatch.setattr(data, "DEBIAN_FOLDER", tmp_path / "not-installed")
     monkeypatch.setattr(data, "_BASE_URL", "http://127.0.0.1:1/")
     monkeypatch.setattr(data, "_PETS_URL", "http://127.0.0.1:1/")
@@ -589,6 +589,7 @@ def test_a_wrong_argument_is_refused_before_anything_is_downloaded(pets, argumen
 def test_decoding_shows_a_bar_unless_it_is_disabled(pets, monkeypatch, cache, disabled):
     pets.put(cache)
     monkeypatch.setenv("TQDM_DISABLE", disabled)
+    monkeypatch.delenv("PYTEST_VERSION")
     output = io.StringIO()
     monkeypatch.setattr("sys.stderr", output)
     assert_pets(pets, "train")

@@ -21,7 +21,7 @@ import torch
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from upconv.book.training import default_tier
+from upconv.book.machine import default_device, default_tier
 
 __all__ = ["Sweep", "SweepError", "execute", "main", "open_runs", "read_rows"]
 
@@ -204,7 +204,7 @@ def _on_dask(calls, jobs, scheduler):
 def _make_run(run, setting, seed, tier, device):
     """Make one run in a worker; give its row."""
     torch.set_num_threads(1)
-    device = device or ("cuda" if tier == "full" and torch.cuda.is_available() else "cpu")
+    device = device or (default_device() if tier == "full" else "cpu")
     start = time.perf_counter()
     try:
         measures = run(**setting, seed=seed, tier=tier, device=device)

@@ -12,7 +12,6 @@ import io
 import os
 import re
 import tarfile
-import tempfile
 import warnings
 import zlib
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ import torch
 from PIL import Image
 
 from upconv.book.blocks import _int_of_at_least
+from upconv.book.files import cache_folder, write_whole
 from upconv.book.training import _bar
 
 __all__ = [
@@ -106,9 +106,9 @@ def fashion_mnist(split: str, tier: str = "mini") -> tuple[torch.Tensor, torch.T
     directory or any folder above it.
 
     The full tier is read from the original IDX files, each taken from the first place that holds it: UPCONV_DATA,
-    Debian's package dataset-fashion-mnist, the cache ``pooch.os_cache("upconv")``; a file in none of them is downloaded
-    into that cache from the project's published address. A download is moved into the cache only once it is complete
-    and its MD5 agrees, and a damaged file in the cache is downloaded again; one elsewhere is an error.
+    Debian's package dataset-fashion-mnist, the cache (``upconv.book.files.cache_folder``); a file in none of them is
+    downloaded into that cache from the project's published address. A download is moved into the cache only once it is
+    complete and its MD5 agrees, and a damaged file in the cache is downloaded again; one elsewhere is an error.
 
     Parameters
     ----------
@@ -164,8 +164,8 @@ def oxford_pets(split: str, size: int = 128) -> tuple[torch.Tensor, torch.Tensor
     centre. What the crop cuts off is lost.
 
     The two archives, 0.8 GB together, are each taken from the first place that holds it: the folder that the
-    environment variable UPCONV_DATA names, the cache ``pooch.os_cache("upconv")``; one in neither is downloaded into
-    that cache from the set's published address. In both places their names are ``oxford_pets_images.tar.gz`` and
+    environment variable UPCONV_DATA names, the cache (``upconv.book.files.cache_folder``); one in neither is downloaded
+    into that cache from the set's published address. In both places their names are ``oxford_pets_images.tar.gz`` and
     ``oxford_pets_annotations.tar.gz``. A damaged archive in the cache is downloaded again; one in UPCONV_DATA is an
     error. The archives are read, not unpacked: nothing is written under a name that one of them holds.
 
@@ -218,13 +218,13 @@ def oxford_pets(split: str, size: int = 128) -> tuple[torch.Tensor, torch.Tensor
     """
     _check_choice("split", split, ("train", "test"))
     size = _int_of_at_least(1, size=size)
-    kept = _cache_folder() / f"oxford_pets_{split}_{size}.npz"
+    kept = cache_folder() / f"oxford_pets_{split}_{size}.npz"
     made_from = ", ".join((split, str(size), *_PETS_MD5.values(), _DECODING))
     arrays = _read_kept(kept, made_from)
     if arrays is None:
         arrays = _decode_pets(split, size)
         try:
-            _keep(kept, made_from, *arrays)
+            write_whole(kept, lambda file: np.savez(file, made_from=made_from, images=arrays[0], masks=arrays[1]))
         except OSError as error:
             warnings.warn(f"{kept}: cannot be written ({error}); the next call decodes again", stacklevel=2)
     images, masks = arrays
@@ -467,16 +467,10 @@ def _held(name, *folders):
     return None
 
 
-def _cache_folder():
-    import pooch  # noqa: PLC0415 - the mini tier needs no download
-
-    return Path(pooch.os_cache("upconv"))
-
-
 def _download(name: str, url: str, md5: str, remedy: str) -> Path:
     import pooch  # noqa: PLC0415 - the mini tier needs no download
 
-    folder = _cache_folder()
+    folder = cache_folder()
     held = (folder / name).exists()
     # pooch writes to a temporary file and renames it once the MD5 agrees, so nothing unfinished takes the file's name.
     try:
@@ -607,16 +601,3 @@ def _read_kept(path, made_from):
     except Exception:  # whatever is wrong with the file, it is made anew
         pass
     return None
-
-
-def _keep(path, made_from, images, masks):
-    """Write the arrays; whenever the process ends, the file has either all of them or is not there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.savez(file, made_from=made_from, images=images, masks=masks)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise

@@ -6,37 +6,18 @@ every pixel. A model computes in its own dtype.
 
 import math
 import os
-from contextlib import contextmanager
+import time
+from contextlib import contextmanager, nullcontext
+from itertools import islice
 
 import torch
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
-__all__ = ["default_tier", "psnr", "reconstruct", "train"]
+from upconv.book.checkpoints import checkpoint_path, load_checkpoint, run_key, save_checkpoint
+from upconv.book.machine import seeded
 
-
-def default_tier():
-    """Choose the tier of an experiment: "full" where a CUDA device is, "mini" elsewhere.
-
-    Returns
-    -------
-    str
-        The value of the environment variable UPCONV_TIER, if it is set.
-
-    Raises
-    ------
-    ValueError
-        If UPCONV_TIER is neither "mini" nor "full".
-
-    Examples
-    --------
-    >>> default_tier() in ("mini", "full")
-    True
-    """
-    forced = os.environ.get("UPCONV_TIER")
-    if forced not in (None, "mini", "full"):
-        raise ValueError(f'UPCONV_TIER={forced!r} must be "mini" or "full"')
-    return forced or ("full" if torch.cuda.is_available() else "mini")
+__all__ = ["psnr", "reconstruct", "train"]
 
 
 def train(
@@ -52,13 +33,16 @@ def train(
     decay=False,
     loss=None,
     device=None,
+    autocast=None,
     progress=True,
     callback=None,
+    checkpoint=None,
+    checkpoint_seconds=60,
 ):
     """Train a model by Adam: to make images of images (mean squared error), or masks (cross entropy).
 
-    The seed decides the order of the images, which is the same on every device; PyTorch's global generator is left
-    alone. An epoch takes every image at most once and drops the last batch if it is not full.
+    The seed decides the order of the images, which is drawn on the CPU and so the same on every device; PyTorch's
+    global generator is left alone. An epoch takes every image at most once and drops the last batch if it is not full.
 
     Parameters
     ----------
@@ -88,20 +72,34 @@ def train(
         `F.cross_entropy` for masks.
     device : str, torch.device or None
         Where the model is moved and trained, and then stays. None: where it is.
+    autocast : torch.dtype, optional
+        Mixed precision: the dtype of what PyTorch computes in a lower one (`torch.autocast`), such as
+        `upconv.book.machine.autocast_dtype` gives for a device. The loss is taken in the model's own, and with float16
+        it is scaled (`torch.amp.GradScaler`). None: everything in the model's own.
     progress : bool or str
-        Whether to show a progress bar; a str is its label. TQDM_DISABLE=1 in the environment hides it.
+        Whether to show a progress bar; a str is its label. TQDM_DISABLE=1 in the environment hides it, and so does
+        pytest, which compares outputs.
     callback : callable, optional
-        Called with the number of steps done, before the first step (0) and after each. The model is in train mode.
+        Called with the number of steps done, before the first step and after each. The model is in train mode. A run
+        that goes on from a checkpoint does not call it for the steps that were done before.
+    checkpoint : str or os.PathLike, optional
+        Where the run is kept so that it goes on where it was if it is lost: a name, for a file in the folder of
+        `upconv.book.files.cache_folder`, or a path. The file's name also has a key of the run (the model, its weights,
+        the images, the settings), so that another run never continues this one. A run that was finished is read
+        back and not made again, until its file is deleted. None: nothing is kept.
+    checkpoint_seconds : float
+        The file is written when so many seconds went by since the last time, and at the end.
 
     Returns
     -------
     list of float
-        The loss of every step, measured before its update.
+        The loss of every step, measured before its update; also of the steps before a checkpoint.
 
     Raises
     ------
     TypeError
-        If `images` is not uint8 or floating point, `targets` not that or int64, or `steps` or `batch_size` not an int.
+        If `images` is not uint8 or floating point, `targets` not that or int64, `steps` or `batch_size` not an int, or
+        the state of a model with a checkpoint has something else than tensors.
     ValueError
         If `steps`, `batch_size`, `learning_rate` or `warmup` is out of its range, there are more or fewer targets than
         images, or the model's output does not have the shape of its target.
@@ -124,16 +122,30 @@ def train(
     """
     _check(images, targets, steps, batch_size, learning_rate, warmup)
     model.to(device)
+    place = next(model.parameters()).device.type
     optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
-    batches = _shuffled(len(images), batch_size, torch.Generator().manual_seed(seed))
-    losses = []
-    with _mode(model, training=True), _bar(steps, progress) as bar:
+    scaler = torch.amp.GradScaler(place, enabled=autocast == torch.float16)
+    losses, path = [], None
+    if checkpoint is not None:
+        settings = dict(steps=steps, batch_size=batch_size, learning_rate=learning_rate, seed=seed, warmup=warmup)
+        settings |= dict(decay=decay, loss=getattr(loss, "__qualname__", loss), autocast=autocast)
+        key = run_key(model, (images, targets), settings)
+        path = checkpoint_path(checkpoint, key)
+        losses = load_checkpoint(path, key, model, optimizer, scaler)
+        if losses and progress:
+            print(f"{len(losses):,} of {steps:,} steps were done before; {path.name} has them")
+    done = len(losses)
+    batches = islice(_shuffled(len(images), batch_size, seeded(seed)), done, None)
+    with _mode(model, training=True), _bar(steps, progress, done=done) as bar:
+        saved = time.monotonic()
         if callback:
-            callback(0)
-        for step, indices in zip(range(steps), batches, strict=False):
+            callback(done)
+        for step, indices in zip(range(done, steps), batches, strict=False):
             batch = _as_input(images[indices], model)
             wanted = batch if targets is None else _as_target(targets[indices], model)
-            error = _error(model(batch), wanted, loss)
+            with nullcontext() if autocast is None else torch.autocast(place, autocast):
+                made = model(batch)
+            error = _error(made if autocast is None else made.to(batch.dtype), wanted, loss)
             losses.append(error.item())
             if not math.isfinite(losses[-1]):
                 raise FloatingPointError(
@@ -143,13 +155,17 @@ def train(
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate * min(1, (step + 1) / max(1, warmup)) * (1 - step / steps if decay else 1)
             optimizer.zero_grad()
-            error.backward()
-            optimizer.step()
+            scaler.scale(error).backward()
+            scaler.step(optimizer)
+            scaler.update()
             if step % 50 == 0:
                 bar.set_postfix(loss=f"{losses[-1]:.4f}", refresh=False)
             bar.update()
             if callback:
                 callback(step + 1)
+            if path and (step + 1 == steps or time.monotonic() - saved >= checkpoint_seconds):
+                save_checkpoint(path, key, model, optimizer, scaler, losses)
+                saved = time.monotonic()
     return losses
 
 
@@ -294,8 +310,8 @@ def _mode(model, *, training):
             module.training = was_training
 
 
-def _bar(steps, progress, unit="step"):
-    # In a notebook tqdm.auto doesn't look at the variable by itself.
-    hidden = not progress or os.environ.get("TQDM_DISABLE", "0") not in ("", "0")
+def _bar(steps, progress, unit="step", done=0):
+    # In a notebook tqdm.auto doesn't look at TQDM_DISABLE by itself; nbval's kernels inherit pytest's PYTEST_VERSION.
+    hidden = not progress or os.environ.get("TQDM_DISABLE", "0") not in ("", "0") or "PYTEST_VERSION" in os.environ
     label = progress if isinstance(progress, str) else None
-    return tqdm(total=steps, desc=label, unit=unit, mininterval=0.5, leave=False, disable=hidden)
+    return tqdm(total=steps, initial=done, desc=label, unit=unit, mininterval=0.5, leave=False, disable=hidden)

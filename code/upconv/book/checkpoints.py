@@ -1,0 +1,172 @@
+"""Checkpoints of a training: everything that its next step depends on, in one safetensors file, written whole."""
+
+import hashlib
+import json
+import warnings
+from pathlib import Path
+
+import torch
+
+from upconv.book.files import cache_folder, write_whole
+
+__all__ = ["checkpoint_path", "load_checkpoint", "run_key", "save_checkpoint"]
+
+
+def checkpoint_path(name, key):
+    """Name the file of a run's checkpoint.
+
+    Parameters
+    ----------
+    name : str or os.PathLike
+        A path without a suffix; if it is relative, in the folder `checkpoints` of
+        :func:`~upconv.book.files.cache_folder`.
+    key : str
+        Of the run, as of `run_key`.
+
+    Returns
+    -------
+    pathlib.Path
+
+    Examples
+    --------
+    >>> checkpoint_path("unet", "0123456789abcdef" * 4).name
+    'unet-0123456789abcdef.safetensors'
+    """
+    path = cache_folder() / "checkpoints" / name
+    return path.with_name(f"{path.name}-{key[:16]}.safetensors")
+
+
+def run_key(model, tensors, settings):
+    """Give one SHA-256 over what a training begins with: two runs share it if they are the same run.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Before its first step: its layers, as it prints itself, and its state_dict.
+    tensors : iterable of torch.Tensor or None
+        What it is trained on.
+    settings : dict
+        How it is trained; the texts of the values count.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> layer = torch.nn.Linear(1, 1)
+    >>> run_key(layer, [torch.zeros(2)], {"steps": 1}) == run_key(layer, [torch.zeros(2)], {"steps": 2})
+    False
+    """
+    given = {str(place): tensor for place, tensor in enumerate(tensors) if tensor is not None}
+    return _digest(f"{model}\n{settings}", {**_state(model), **given})
+
+
+def save_checkpoint(path, key, model, optimizer, scaler, losses):
+    """Write a checkpoint; whenever the process ends, the file is the new one or the one before.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+    key : str
+        Of the run, as of `run_key`.
+    model : torch.nn.Module
+    optimizer : torch.optim.Optimizer
+    scaler : torch.amp.GradScaler
+    losses : list of float
+        Of all steps so far.
+
+    Notes
+    -----
+    The states of PyTorch's global generators belong to it, for layers that draw random numbers, such as dropout. The
+    format is https://github.com/huggingface/safetensors, which holds tensors and text, and runs no code when read.
+    """
+    from safetensors.torch import save  # noqa: PLC0415 - only long trainings need it
+
+    held = {f"model.{name}": tensor for name, tensor in _state(model).items()}
+    for index, values in optimizer.state_dict()["state"].items():
+        held.update({f"optimizer.{index}.{name}": tensor for name, tensor in values.items()})
+    held["losses"] = torch.tensor(losses, dtype=torch.float64)
+    held["generator.cpu"] = torch.get_rng_state()
+    held.update({f"generator.{index}": state for index, state in enumerate(torch.cuda.get_rng_state_all())})
+    held = {name: _plain(tensor) for name, tensor in held.items()}
+    text = {"run": key, "scaler": json.dumps(scaler.state_dict())}
+    content = save(held, metadata={**text, "sha256": _digest(str(text), held)})
+    write_whole(Path(path), lambda file: file.write(content))
+
+
+def load_checkpoint(path, key, model, optimizer, scaler):
+    """Put a training back to where its checkpoint was written.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+    key : str
+        Of the run, as of `run_key`.
+    model, optimizer, scaler
+        As they were before the first step; changed in place, on their devices. PyTorch's global generators get the
+        states they had.
+
+    Returns
+    -------
+    list of float
+        The losses of the steps that were done; none if there is no checkpoint.
+
+    Warns
+    -----
+    UserWarning
+        If the file is damaged or another run's. Nothing is changed then, and the training begins anew.
+    """
+    from safetensors import SafetensorError, safe_open  # noqa: PLC0415 - only long trainings need it
+
+    if not Path(path).is_file():
+        return []
+    try:
+        with safe_open(path, framework="pt") as file:
+            text, held = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if text.pop("sha256") != _digest(str({name: text[name] for name in ("run", "scaler")}), held):
+            raise ValueError("its content is not what was written")
+        if text["run"] != key:
+            raise ValueError("it is another run's")
+    except (OSError, KeyError, AttributeError, ValueError, SafetensorError) as error:
+        warnings.warn(f"{path}: not a checkpoint of this run ({error}); it begins anew", stacklevel=3)
+        return []
+    states = {"model": {}, "optimizer": {}, "generator": {}}
+    losses = held.pop("losses").tolist()
+    for name, tensor in held.items():
+        part, _, rest = name.partition(".")
+        states[part][rest] = tensor
+    model.load_state_dict(states["model"])
+    of_parameters = {}
+    for name, tensor in states["optimizer"].items():
+        index, _, entry = name.partition(".")
+        of_parameters.setdefault(int(index), {})[entry] = tensor
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": of_parameters})
+    scaler.load_state_dict(json.loads(text["scaler"]))
+    torch.set_rng_state(states["generator"].pop("cpu"))
+    for index, state in states["generator"].items():
+        if int(index) < torch.cuda.device_count():
+            torch.cuda.set_rng_state(state, int(index))
+    return losses
+
+
+def _state(model):
+    """Give a model's state_dict; safetensors holds tensors alone."""
+    state = model.state_dict()
+    other = [name for name, value in state.items() if not isinstance(value, torch.Tensor)]
+    if other:
+        raise TypeError(f"a checkpoint holds tensors, and the state of this model has others: {', '.join(other)}")
+    return state
+
+
+def _digest(text, tensors):
+    total = hashlib.sha256(text.encode())
+    for name, tensor in sorted(tensors.items()):
+        total.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        total.update(_plain(tensor).flatten().view(torch.uint8).numpy().data)
+    return total.hexdigest()
+
+
+def _plain(tensor):
+    """Copy a tensor to where files are written from; tensors that share memory become separate."""
+    return tensor.detach().to("cpu", copy=True).contiguous()
