@@ -6,7 +6,7 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 
 .DEFAULT_GOAL := help
-.PHONY: help book test venv notebooks serve lint clean
+.PHONY: help book test venv notebooks standalone test-colab serve lint clean
 
 help:  ## List the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +28,12 @@ $(INSTALLED): requirements.txt pyproject.toml
 
 notebooks: venv  ## Run the chapters again and store their outputs; CHAPTER=01 for one
 	$(BIN)/python code/tools/notebooks.py $(if $(CHAPTER),--chapter $(CHAPTER))
+
+standalone: venv  ## Write each chapter as one notebook that runs anywhere, into _build/standalone
+	@$(BIN)/python code/tools/standalone.py
+
+test-colab: venv  ## Run those in an environment like Colab's (versions in tests/colab-2026-08.txt), without a network
+	@$(BIN)/python code/tools/colab.py
 
 serve: book  ## Build the site and serve it at http://127.0.0.1:8000 (PORT=... for another port)
 	@echo "http://127.0.0.1:$(PORT)/  (stop with Ctrl-C)"

@@ -2,7 +2,8 @@
 
 `python code/tools/build_site.py` builds `_build/html` with warnings as errors and every reference checked, into a clean
 folder (Sphinx reports a warning once, so a second build over a failed one would pass), and does nothing if the site
-is up to date: a sum over all its sources is kept beside it.
+is up to date: a sum over all its sources is kept beside it. The buttons of a chapter lead to its copy that runs by itself,
+as of `standalone.py`, which takes the place of the chapter's source in the site.
 """
 
 import hashlib
@@ -10,6 +11,8 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+import standalone
 
 __all__ = ["build", "main", "sources"]
 
@@ -19,18 +22,23 @@ SOURCES = [
     "_toc.yml",
     "references.bib",
     "requirements.txt",
+    "pyproject.toml",
+    "README.md",
+    "LICENSE",
+    "data/*.npz",
+    "data/results/*.csv",
     "chapters/*.*",
     "_static/**/*.*",
     "_extra/**/*.*",
-    "code/upconv/**/*.py",
-    "code/tools/build_site.py",
-    "code/tools/offline_mathjax.py",
+    "code/upconv/**/*.*",
+    "code/tools/*.py",
 ]
 
 
 def sources(root=ROOT):
     """List the files that the site is made of."""
-    return sorted({path for pattern in SOURCES for path in root.glob(pattern) if path.is_file()})
+    paths = {path for pattern in SOURCES for path in root.glob(pattern) if path.is_file()}
+    return sorted(path for path in paths if path.suffix != ".pyc")
 
 
 def fingerprint(root=ROOT):
@@ -57,8 +65,8 @@ def build(root=ROOT):
 
     Raises
     ------
-    subprocess.CalledProcessError
-        If Jupyter Book fails or warns; then no site is left behind.
+    subprocess.CalledProcessError, ValueError
+        If Jupyter Book fails or warns, or a chapter's copy can't be made; then no site is left behind.
     """
     output, stamp, sum_now = root / "_build" / "html", root / "_build" / "html.sha256", fingerprint(root)
     if (output / "index.html").is_file() and stamp.is_file() and stamp.read_text() == sum_now:
@@ -71,7 +79,9 @@ def build(root=ROOT):
     command = [sys.executable, "-c", jupyter_book, "build", str(root), "-W", "-n", "--keep-going"]
     try:
         subprocess.run(command, check=True)
-    except subprocess.CalledProcessError:
+        for path in standalone.write(root):
+            shutil.copy(path, output / "_sources" / "chapters" / path.name)
+    except (subprocess.CalledProcessError, ValueError):
         shutil.rmtree(output, ignore_errors=True)
         raise
     stamp.write_text(sum_now)
@@ -84,6 +94,8 @@ def main():
         output = build()
     except subprocess.CalledProcessError as error:
         sys.exit(f"The site was not built (exit status {error.returncode}): the lines marked WARNING or ERROR say why.")
+    except ValueError as error:
+        sys.exit(f"The site was not built: {error}")
     print(f"\nThe book:  {output / 'index.html'}\nOpen it in a browser:  {(output / 'index.html').as_uri()}")
     print("Or serve it on this machine:  make serve")
 
