@@ -2,8 +2,8 @@
 
 `python code/tools/build_site.py` builds `_build/html` with warnings as errors and every reference checked, into a clean
 folder (Sphinx reports a warning once, so a second build over a failed one would pass), and does nothing if the site
-is up to date: a sum over all its sources is kept beside it. The buttons of a chapter lead to its copy that runs by itself,
-as of `standalone.py`, which takes the place of the chapter's source in the site.
+is up to date: a sum over all its sources is kept beside it. The buttons of a chapter lead to its copy that runs by
+itself, of `standalone.py`, which takes the place of the chapter's source in the site.
 """
 
 import hashlib

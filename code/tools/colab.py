@@ -1,8 +1,8 @@
 """Run the chapters' copies in an environment like Google Colab's: no package `upconv`, another folder, no network.
 
 `python code/tools/colab.py` makes the environment `_build/colab` once for each state of its list of versions, puts the
-copies into an empty folder, cuts the network, and there runs `pytest --nbval`. Then it looks at what the chapters left on
-the disk, and whether the progress bar shows in that old ipywidgets.
+copies into an empty folder, cuts the network, and there runs `pytest --nbval`. Then it looks at what the chapters left
+on the disk, and whether the progress bar shows in that old ipywidgets.
 """
 
 import json
@@ -115,7 +115,7 @@ def variables(folder):
     for path in paths.values():
         path.mkdir()
     (folder / "cut" / "sitecustomize.py").write_text(CUT, encoding="utf-8")
-    return {**kept, **{name: str(path) for name, path in paths.items()}, "PYTHONDONTWRITEBYTECODE": "1"}
+    return {**kept, **{name: str(path) for name, path in paths.items()}, "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
 
 
 def cut_off(command):

@@ -1,0 +1,153 @@
+"""What `make test-colab` rests on: the network is cut, leftovers are found, a bar is seen. It runs on its own."""
+
+import os
+import re
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import nbformat
+import pytest
+
+import colab
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path
+
+
+@pytest.fixture
+def settings(folder):
+    return colab.variables(folder)
+
+
+def python(source, settings, wrap=list):
+    command = wrap([sys.executable, "-c", source])
+    return subprocess.run(command, env=settings, capture_output=True, text=True, check=False, timeout=60)
+
+
+@pytest.fixture
+def port():
+    """A server on the loopback interface that answers once."""
+    server = socket.create_server(("127.0.0.1", 0))
+    server.settimeout(30)
+
+    def answer():
+        try:
+            connection, _ = server.accept()
+        except OSError:
+            return
+        connection.sendall(b"hello")
+        connection.close()
+
+    thread = threading.Thread(target=answer)
+    thread.start()
+    yield server.getsockname()[1]
+    server.close()
+    thread.join()
+
+
+@pytest.mark.parametrize(
+    "attempt",
+    [
+        "socket.create_connection(('192.0.2.1', 80), 5)",
+        "socket.create_connection(('example.org', 80), 5)",
+        "socket.getaddrinfo('example.org', 443)",
+        "socket.gethostbyname('example.org')",
+        "socket.socket().connect(('192.0.2.1', 80))",
+        "socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'x', ('192.0.2.1', 53))",
+        "urllib.request.urlopen('http://192.0.2.1/')",
+        "subprocess.run([sys.executable, '-c', 'import socket; socket.gethostbyname(\"example.org\")'], check=True)",
+    ],
+)
+def test_no_connection_leaves_the_machine(settings, attempt):
+    found = python(f"import socket, subprocess, sys, urllib.request\n{attempt}", settings)
+    assert found.returncode == 1 and "the network is cut" in found.stderr
+
+
+def test_connections_to_the_machine_itself_work(settings, port):
+    source = f"import socket; print(socket.create_connection(('127.0.0.1', {port}), 5).recv(5).decode())"
+    found = python(source, settings)
+    assert found.stdout == "hello\n", found.stderr
+    assert python("import socket; a, b = socket.socketpair(); a.send(b'x'); print(b.recv(1))", settings).returncode == 0
+
+
+def test_a_namespace_has_the_loopback_interface_alone():
+    if colab.cut_off(["true"]) == ["true"]:
+        pytest.skip("network namespaces are not to be had here")
+    plain = {"PATH": os.environ["PATH"]}  # without the guard in Python
+    server = "s = socket.create_server(('127.0.0.1', 0)); socket.create_connection(s.getsockname(), 5)"
+    assert python(f"import socket; {server}; print('inside')", plain, colab.cut_off).stdout == "inside\n"
+    found = python("import socket; socket.create_connection(('192.0.2.1', 80), 5)", plain, colab.cut_off)
+    assert found.returncode == 1 and "unreachable" in found.stderr
+    names = python("import socket; print([name for _, name in socket.if_nameindex()])", plain, colab.cut_off).stdout
+    assert names == "['lo']\n"
+
+
+def test_the_check_before_a_run_refuses_an_installed_package_and_an_open_network(settings, port, folder):
+    assert "upconv is installed" in python(colab.CHECK, settings).stderr  # this environment has it
+    check = colab.CHECK.replace('"upconv"', '"no_such_package"')
+    assert python(check, settings).stdout.startswith("no network: the network is cut")
+    (folder / "cut" / "sitecustomize.py").unlink()
+    opened = check.replace('("192.0.2.1", 80)', f'("127.0.0.1", {port})')
+    assert "the network is not cut" in python(opened, settings).stderr
+
+
+def test_nothing_of_the_environment_outside_gets_in(folder, monkeypatch):
+    for name in ("UPCONV_TIER", "UPCONV_DATA", "PYTHONPATH", "TQDM_DISABLE", "PYTEST_VERSION", "XDG_CACHE_HOME"):
+        monkeypatch.setenv(name, "outside")
+    found = colab.variables(folder)
+    assert "outside" not in found.values()
+    for name, place in (("HOME", "home"), ("TMPDIR", "tmp"), ("PYTHONPATH", "cut")):
+        assert Path(found[name]) == folder / place and (folder / place).is_dir()
+
+
+def test_files_outside_the_books_folder_are_found(settings, folder):
+    def put(name):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+    put("home/.cache/upconv/checkpoints/a")
+    put("home/.cache/matplotlib/fonts")
+    put("home/.ipython/history")
+    assert colab.leftovers(folder) == []
+    put("home/.cache/other")
+    put("home/notes")
+    put("tmp/deep/file")
+    assert colab.leftovers(folder) == ["home/.cache/other", "home/notes", "tmp/deep/file"]
+
+
+def notebook_with_bar(value, shown=True):
+    view = nbformat.v4.new_output("display_data", {"application/vnd.jupyter.widget-view+json": {"model_id": "1"}})
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("x", outputs=[view] if shown else [])])
+    state = {"1": {"model_name": "FloatProgressModel", "state": {"value": value, "max": 300}}}
+    notebook.metadata.widgets = {"application/vnd.jupyter.widget-state+json": {"state": state}}
+    return notebook
+
+
+def test_a_bar_is_seen_if_it_was_shown_and_reached_its_end():
+    assert colab.bar_shown(notebook_with_bar(300.0))
+    assert not colab.bar_shown(notebook_with_bar(299.0))
+    assert not colab.bar_shown(notebook_with_bar(300.0, shown=False))
+    assert not colab.bar_shown(nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("x")]))
+
+
+def test_the_versions_are_colabs_with_their_date():
+    text = colab.VERSIONS.read_text()
+    assert "August 2026" in text and re.search(r"colab-2026-08\.txt$", colab.VERSIONS.name)
+    pins = dict(line.split("==") for line in text.splitlines() if line and line[0] != "#")
+    for name, begin in {
+        "numpy": "2.1.",
+        "matplotlib": "3.10.",
+        "ipywidgets": "7.7.1",
+        "ipython": "7.34.",
+        "ipykernel": "6.17.",
+        "traitlets": "5.7.",
+        "torch": "2.13.",
+    }.items():
+        assert pins[name].startswith(begin)
+    assert "upconv" not in pins and "onnx" not in pins
