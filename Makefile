@@ -4,18 +4,34 @@ PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3 pytho
 PORT ?= 8000
 BIN := .venv/bin
 INSTALLED := .venv/installed
+OLDEST := _build/oldest/bin
+TORCH ?= $(patsubst torch==%,%,$(filter torch==%,$(shell cat tests/oldest.txt)))
 
 .DEFAULT_GOAL := help
-.PHONY: help book test venv notebooks serve lint clean
+.PHONY: help book test test-oldest venv notebooks serve lint clean
 
 help:  ## List the commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 book: venv  ## Build the site into _build/html, with warnings as errors
 	@$(BIN)/python code/tools/build_site.py
 
 test: venv  ## Run all tests: the module, the notebooks (pytest --nbval), the site
 	$(BIN)/python -m pytest --nbval --numprocesses 2 --dist loadfile
+
+# In an environment of its own. torch goes first and alone, so that TORCH=... may need more than the other pins allow (pip
+# then names the conflict and goes on). The tests of a module that need packages from outside pyproject.toml are left out.
+test-oldest:  ## Test the module with the oldest versions allowed; TORCH=2.13.0 for another torch
+	@test -n "$(PYTHON)" || { echo "Python 3.11 was not found; name it: make test-oldest PYTHON=/path/to/python3.11"; exit 1; }
+	$(OLDEST)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear _build/oldest
+	$(OLDEST)/python -m pip install --disable-pip-version-check --progress-bar off torch==$(TORCH)
+	grep -v '^torch==' tests/oldest.txt | $(OLDEST)/python -m pip install --disable-pip-version-check --progress-bar off \
+		-r /dev/stdin $(shell grep -E '^(pytest|pytest-xdist|hypothesis|setuptools)==' requirements.txt)
+	$(OLDEST)/python -m pip install --disable-pip-version-check --no-build-isolation --no-deps --editable .
+	$(OLDEST)/python -m pytest --override-ini addopts=--doctest-modules --numprocesses 2 --dist loadfile -ra \
+		--deselect tests/test_convert.py::test_published_models \
+		--deselect tests/test_rewrites.py::test_results_run_in_onnxruntime \
+		code/upconv $(wildcard $(patsubst %.py,tests/test_%.py,$(notdir $(wildcard code/upconv/*.py code/upconv/book/*.py))))
 
 venv: $(INSTALLED)  ## Make the virtual environment .venv and install everything into it
 
