@@ -8,7 +8,7 @@ OLDEST := _build/oldest/bin
 TORCH ?= $(patsubst torch==%,%,$(filter torch==%,$(shell cat tests/oldest.txt)))
 
 .DEFAULT_GOAL := help
-.PHONY: help book test test-oldest venv notebooks serve lint clean
+.PHONY: help book test test-oldest venv notebooks links serve lint clean
 
 help:  ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,6 +44,9 @@ $(INSTALLED): requirements.txt pyproject.toml
 
 notebooks: venv  ## Run the chapters again and store their outputs; CHAPTER=01 for one
 	$(BIN)/python code/tools/notebooks.py $(if $(CHAPTER),--chapter $(CHAPTER))
+
+links: venv  ## Look whether the addresses that the pages name are still there (needs the network)
+	@$(BIN)/python code/tools/check_links.py
 
 serve: book  ## Build the site and serve it at http://127.0.0.1:8000 (PORT=... for another port)
 	@echo "http://127.0.0.1:$(PORT)/  (stop with Ctrl-C)"
