@@ -1,5 +1,6 @@
 import itertools
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -178,6 +179,7 @@ def test_the_global_seed_decides_the_weights(name):
         (("pixel_shuffle", 3, 2, 1), ValueError, "scale=1 must be an int of at least 2"),
         (("pixel_shuffle", 3, 2, 2.0), TypeError, "scale=2.0 must be an int of at least 2"),
         (("pixel_shuffle", 3, True), TypeError, "out_channels=True must be an int"),
+        (("pixel_shuffle", 3, np.bool_(True)), TypeError, r"out_channels=(np\.)?True_? must be an int"),
         (("pixel_shuffle", 3, 2, torch.tensor(2)), TypeError, "scale=tensor"),
         ((ONLY_2, 3, 2, 3), ValueError, r"scale=3 .*conv_transpose_4x4_bilinear_init.* is 5; accepted is scale=2"),
         ((ONLY_2, 3, 2, 4), ValueError, r"scale=4 .* is 8; accepted is scale=2"),

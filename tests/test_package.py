@@ -76,6 +76,14 @@ def test_requirements_pin_every_line_and_cover_what_the_package_needs():
     assert {re.match(r"[\w-]+", line)[0] for line in wanted} <= pinned
 
 
+def test_the_oldest_versions_tested_are_the_oldest_allowed():
+    lines = [line for line in (ROOT / "tests" / "oldest.txt").read_text().splitlines() if line and line[0] != "#"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    allowed = [*project["dependencies"], *project["optional-dependencies"]["book"]]
+    assert all(re.fullmatch(r"[\w-]+>=[\d.]+", line) for line in allowed)
+    assert sorted(lines) == sorted(line.replace(">=", "==") for line in allowed)
+
+
 def test_contributing_gives_a_reason_for_every_direct_dependency():
     first_group = (ROOT / "requirements.txt").read_text().split("\n\n")[1]
     direct = [line.partition("==")[0] for line in first_group.splitlines()]

@@ -456,12 +456,17 @@ def _on_each_axis(function, **arguments):
     return tuple(results)
 
 
+def _is_bool_or_tensor(number):
+    # the last part is NumPy's own bool, an index before NumPy 2.3
+    return isinstance(number, (bool, torch.Tensor)) or str(getattr(number, "dtype", "")) == "bool"
+
+
 def checked_setting(name, value):
     smallest = 0 if name in _MAY_BE_ZERO else 1
     values = value if isinstance(value, (tuple, list)) else (value,)
     accepted = f"an int of at least {smallest}, or an (H, W) pair of such ints"
     try:
-        numbers = tuple(index(number) for number in values if not isinstance(number, (bool, torch.Tensor)))
+        numbers = tuple(index(number) for number in values if not _is_bool_or_tensor(number))
     except TypeError:
         numbers = ()
     if len(numbers) != len(values):

@@ -231,8 +231,9 @@ BLOCKS = {
 def _int_of_at_least(smallest, **argument):
     """Return the one argument as an int, or say what was wrong with it."""
     [(name, value)] = argument.items()
+    is_numpys_bool = str(getattr(value, "dtype", "")) == "bool"  # an index before NumPy 2.3
     try:
-        number = None if isinstance(value, (bool, torch.Tensor)) else index(value)
+        number = None if isinstance(value, (bool, torch.Tensor)) or is_numpys_bool else index(value)
     except TypeError:
         number = None
     if number is None:
