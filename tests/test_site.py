@@ -16,6 +16,8 @@ import pytest
 import yaml
 
 import build_site
+import standalone
+from plain_markdown import read_references
 
 ROOT = Path(__file__).parents[1]
 PAGES = re.findall(r"(?:root|file): (\S+)", (ROOT / "_toc.yml").read_text())
@@ -83,10 +85,37 @@ def test_every_link_inside_the_site_leads_somewhere(site, pages):
                 assert anchor in elements_of(path.resolve()).anchors, f"{page}: {target}#{anchor}"
 
 
+def test_the_buttons_of_a_chapter_lead_to_its_copy_that_runs_by_itself(site, pages, tmp_path):
+    copies = {path.name: path.read_bytes() for path in standalone.write(folder=tmp_path / "copies")}
+    owner_and_name = standalone.repository().removeprefix("https://github.com/")
+    colab = f"https://colab.research.google.com/github/{owner_and_name}/blob/gh-pages/"
+    for page, elements in pages.items():
+        addresses = [a.get("href", "") for a in elements.of("a")]
+        in_colab = [address for address in addresses if "colab.research" in address]
+        downloads = [address for address in addresses if address.startswith("../_sources/")]
+        if page not in NOTEBOOKS:
+            assert in_colab == [] and all(address.endswith(".md") for address in downloads), page
+            continue
+        assert set(in_colab) == {f"{colab}_sources/{page}.ipynb"}, page
+        assert set(downloads) == {f"../_sources/{page}.ipynb"}, page
+        # gh-pages is the site, so the path in the one is that in the other
+        assert (site / f"_sources/{page}.ipynb").read_bytes() == copies[f"{Path(page).name}.ipynb"]
+    assert len(copies) == len(NOTEBOOKS)
+
+
+def test_theorems_are_numbered_as_in_the_copies(site):
+    numbers = read_references(ROOT).proofs
+    assert len(numbers) > 15
+    for label, (page, number) in numbers.items():
+        text = (site / f"{page}.html").read_text()
+        assert re.search(rf'id="{label}"[^>]*>\s*<p[^>]*>\s*<span class="caption-number">{number} ', text), label
+
+
 def test_every_picture_has_an_alternative_text(pages):
     pictures = 0
     for page, elements in pages.items():
-        texts = [a.get("alt") for a in elements.of("img")]
+        logos = ("../_static/images/logo_",)  # of the theme's buttons
+        texts = [a.get("alt") for a in elements.of("img") if not a.get("src", "").startswith(logos)]
         texts += [a.get("aria-label") for a in elements.of("svg") if a.get("role") == "img"]
         assert all(text and len(text) > 20 for text in texts), page
         pictures += len(texts)

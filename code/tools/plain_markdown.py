@@ -151,7 +151,9 @@ class _Cell:
             return target
         path, _, label = target.partition("#")
         page = posixpath.normpath(posixpath.join(posixpath.dirname(self.page), re.sub(r"\.(ipynb|md)$", "", path)))
-        page = page if path else self.page
+        if not path:  # the site looks in all pages, first in its own
+            pages = [self.page, *self.references.anchors]
+            page = next((page for page in pages if label in self.references.anchors.get(page, ())), self.page)
         labels = self.look_up(self.references.anchors, page, f"link to {target!r}: page")
         anchor = f"#{self.look_up(labels, label, f'link to {target!r}: label')}" if label else ""
         return f"{self.site}{page}.html{anchor}"
