@@ -11,7 +11,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 import notebooks
-from notebook_format import dumps, loads, measurement_key, normalise
+from notebook_format import dumps, loads, measurement_key, normalise, tags
 from notebook_rules import book_problems, file_problems, problems
 
 CHAPTERS = sorted((Path(__file__).parents[1] / "chapters").glob("*.ipynb"))
@@ -467,3 +467,41 @@ def test_widgets_are_numbered_in_order():
 
 def test_png_loses_only_its_text(good):
     assert good.cells[4].outputs[0].data["image/png"] == DOT_WITHOUT_TEXT
+
+
+# The first cell of a chapter
+
+
+def bootstrap_cells():
+    for path in CHAPTERS:
+        cells = [cell for cell in loads(path.read_text(), path.name).cells if "bootstrap" in tags(cell)]
+        yield path, cells
+
+
+def test_every_chapter_begins_its_code_with_the_same_cell():
+    sources = set()
+    for path, cells in bootstrap_cells():
+        code = [cell for cell in loads(path.read_text(), path.name).cells if cell.cell_type == "code"]
+        assert [cell.source for cell in cells] == [code[0].source], path.name
+        assert "hide-cell" in tags(code[0]) and code[0].outputs == []
+        sources.add(code[0].source)
+    assert len(sources) == 1
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_that_cell_does_nothing_where_the_module_is_installed(installed, tmp_path):
+    """And in a clone in which it isn't, the clone's own is found. `-S` leaves out what is installed."""
+    chapters = tmp_path / "clone" / "chapters"
+    chapters.mkdir(parents=True)
+    for place in [tmp_path / "clone" / "code", *([tmp_path / "installed"] if installed else [])]:
+        (place / "upconv").mkdir(parents=True)
+        (place / "upconv" / "__init__.py").touch()
+    source = next(bootstrap_cells())[1][0].source
+    program = (
+        f"import sys\nbefore = list(sys.path)\n{source}\nimport upconv\nprint(sys.path == before, upconv.__file__)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "installed")}
+    command = [sys.executable, "-S", "-c", program]
+    found = subprocess.run(command, cwd=chapters, env=environment, capture_output=True, text=True, check=True).stdout
+    place = "installed" if installed else "clone/code"
+    assert found == f"{installed} {tmp_path / place / 'upconv' / '__init__.py'}\n"
