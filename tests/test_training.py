@@ -327,6 +327,19 @@ def test_the_progress_bar(monkeypatch, images, progress, disabled, shown):
     assert output.getvalue() == text
 
 
+def test_reconstructing_shows_a_bar_only_where_it_takes_long(monkeypatch, images):
+    monkeypatch.delenv("TQDM_DISABLE", raising=False)
+    monkeypatch.delenv("PYTEST_VERSION")
+    output = io.StringIO()
+    monkeypatch.setattr("sys.stderr", output)
+    reconstruct(Spy(), images, batch_size=4)
+    assert output.getvalue() == ""
+    now = itertools.count(step=1.0)
+    monkeypatch.setattr("tqdm.std.time", lambda: next(now))
+    reconstruct(Spy(), images, batch_size=1)
+    assert "images" in output.getvalue() and "/10 [" in output.getvalue()
+
+
 @pytest.mark.parametrize(
     ("settings", "error", "message"),
     [

@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from upconv.book.blocks import BLOCKS, _int_of_at_least
 from upconv.book.data import SCENE_CLASSES, fashion_mnist, garment_scenes, oxford_pets
 from upconv.book.models import Autoencoder, SuperResolution, UNet
-from upconv.book.training import _mode, psnr, reconstruct
+from upconv.book.training import DELAY, _bar, _mode, psnr, reconstruct
 from upconv.phases import checkerboard_energy
 
 __all__ = [
@@ -121,12 +121,12 @@ def quality(images, reference):
     """
     decibels = psnr(images, reference).mean().item()  # refuses other types and shapes
     images, reference = (_as_doubles(some) for some in (images, reference))
-    similarity = [
-        structural_similarity(
-            one.numpy(), other.numpy(), data_range=1, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
-        )
-        for one, other in zip(images.flatten(0, 1), reference.flatten(0, 1), strict=True)
-    ]
+    similarity = []
+    with _bar(len(images), "SSIM", "image", delay=DELAY) as bar:
+        for one, other in zip(images.flatten(0, 1).numpy(), reference.flatten(0, 1).numpy(), strict=True):
+            source = dict(gaussian_weights=True, sigma=1.5, use_sample_covariance=False)  # the settings of the paper
+            similarity.append(structural_similarity(one, other, data_range=1, **source))
+            bar.update()
     return {
         "mse": (images - reference).square().mean().item(),
         "psnr": decibels,

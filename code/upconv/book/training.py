@@ -19,6 +19,8 @@ from upconv.book.machine import seeded
 
 __all__ = ["psnr", "reconstruct", "train"]
 
+DELAY = 2  # seconds until a bar is shown of what is mostly over sooner
+
 
 def train(
     model,
@@ -201,8 +203,12 @@ def reconstruct(model, images, *, batch_size=250):
     """
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size!r} must be at least 1")
-    with _mode(model, training=False), torch.no_grad():
-        return torch.cat([model(_as_input(batch, model)).to(images.device) for batch in images.split(batch_size)])
+    made = []
+    with _mode(model, training=False), torch.no_grad(), _bar(len(images), "images", "image", delay=DELAY) as bar:
+        for batch in images.split(batch_size):
+            made.append(model(_as_input(batch, model)).to(images.device))
+            bar.update(len(batch))
+    return torch.cat(made)
 
 
 def psnr(images, reference):
@@ -310,8 +316,9 @@ def _mode(model, *, training):
             module.training = was_training
 
 
-def _bar(steps, progress, unit="step", done=0):
+def _bar(steps, progress, unit="step", done=0, delay=0):
     # In a notebook tqdm.auto doesn't look at TQDM_DISABLE by itself; nbval's kernels inherit pytest's PYTEST_VERSION.
     hidden = not progress or os.environ.get("TQDM_DISABLE", "0") not in ("", "0") or "PYTEST_VERSION" in os.environ
     label = progress if isinstance(progress, str) else None
-    return tqdm(total=steps, initial=done, desc=label, unit=unit, mininterval=0.5, leave=False, disable=hidden)
+    shown = dict(initial=done, desc=label, unit=unit, mininterval=0.5, leave=False, delay=delay)
+    return tqdm(total=steps, disable=hidden, **shown)
