@@ -211,11 +211,15 @@ def test_mini_is_found_from_a_folder_below_data_when_the_module_is_not_in_the_re
     assert len(data.fashion_mnist("test")[0]) == 1000
 
 
-def test_a_folder_in_upconv_data_is_the_only_one_searched_for_mini(monkeypatch, tmp_path):
+def test_a_folder_in_upconv_data_comes_first_and_need_not_have_everything(monkeypatch, tmp_path):
+    """Whoever puts the archives of the full tier there finds the small files all the same."""
     monkeypatch.setenv("UPCONV_DATA", str(tmp_path))
-    fails("fashion_mnist_mini.npz", str(tmp_path), "checkout", tier="mini")
-    shutil.copy(MINI, tmp_path)
+    assert data.committed_file(MINI.name) == MINI
     assert len(data.fashion_mnist("test")[0]) == 1000
+    shutil.copy(MINI, tmp_path)
+    assert data.committed_file(MINI.name) == tmp_path / MINI.name
+    with pytest.raises(data.DataError, match=r"no/such\.csv: not found .* UPCONV_DATA names\. Run from a checkout"):
+        data.committed_file("no/such.csv")
 
 
 def cut(content):

@@ -505,3 +505,33 @@ def test_that_cell_does_nothing_where_the_module_is_installed(installed, tmp_pat
     found = subprocess.run(command, cwd=chapters, env=environment, capture_output=True, text=True, check=True).stdout
     place = "installed" if installed else "clone/code"
     assert found == f"{installed} {tmp_path / place / 'upconv' / '__init__.py'}\n"
+
+
+ASK = """import os
+
+print([os.environ.get(name) for name in ("CUDA_VISIBLE_DEVICES", "UPCONV_TIER", "UPCONV_DEVICE", "TQDM_DISABLE")])
+"""
+ANSWER = "['', None, None, '1']\n"
+
+
+def test_chapters_are_stored_and_tested_on_the_cpu_whatever_the_machine_has(tmp_path):
+    """A machine with a GPU would take the full tier, whose outputs are others."""
+    output = new_output("stream", name="stdout", text=ANSWER)
+    path = tmp_path / "ask.ipynb"
+    path.write_text(dumps(normalise(new_notebook(cells=[new_code_cell(ASK, outputs=[output], execution_count=1)]))))
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "0", "UPCONV_TIER": "full", "UPCONV_DEVICE": "meta"}
+    conftest = Path(__file__).parents[1] / "conftest.py"
+    (tmp_path / "conftest.py").write_text(conftest.read_text())
+    pytest_here = [sys.executable, "-m", "pytest", "--nbval", "--nbval-current-env", "-q", "-p", "no:cacheprovider"]
+    found = subprocess.run(
+        [*pytest_here, "ask.ipynb"], cwd=tmp_path, env=environment, check=False, capture_output=True, text=True
+    )
+    assert "1 passed" in found.stdout, found.stdout
+
+
+def test_the_tool_runs_chapters_on_the_cpu(tmp_path, monkeypatch):
+    for name, value in (("CUDA_VISIBLE_DEVICES", "0"), ("UPCONV_TIER", "full"), ("UPCONV_DEVICE", "meta")):
+        monkeypatch.setenv(name, value)
+    notebook = new_notebook(cells=[new_code_cell(ASK)])
+    notebooks.execute(notebook, tmp_path / "ask.ipynb")
+    assert notebook.cells[0].outputs[0].text == ANSWER

@@ -115,7 +115,9 @@ def execute(notebook, path, *, timeout=600, remeasure=False):
         nonlocal current
         current = cell_index
 
-    environment = {key: value for key, value in os.environ.items() if key != "MPLBACKEND"}  # draw into the notebook
+    unwanted = ("MPLBACKEND", "UPCONV_TIER", "UPCONV_DEVICE")  # draw into the notebook; store the CPU's tier
+    environment = {key: value for key, value in os.environ.items() if key not in unwanted}
+    environment |= {"CUDA_VISIBLE_DEVICES": "", "TQDM_DISABLE": "1"}
     client = _Client(
         notebook,
         timeout=timeout,
@@ -126,7 +128,7 @@ def execute(notebook, path, *, timeout=600, remeasure=False):
         resources={"metadata": {"path": str(path.resolve().parent)}},
     )
     try:
-        client.execute(env={**environment, "TQDM_DISABLE": "1"})
+        client.execute(env=environment)
     except CellExecutionError as error:
         trace = ANSI.sub("", error.traceback)
         raise NotebookError(f"{where(notebook, current, path)} failed; correct it and run again:\n{trace}") from error

@@ -55,7 +55,7 @@ _MINI_NAME = "fashion_mnist_mini.npz"
 _BASE_URL = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
 _REMEDY = (
     "To get the files, connect to the network and run again, or install Debian's package dataset-fashion-mnist; "
-    'tier="mini" needs neither.'
+    'tier="mini" needs neither (in a chapter: run `%env UPCONV_TIER=mini` before the first cell).'
 )
 
 
@@ -84,7 +84,8 @@ _PETS_LISTS = {"train": "annotations/trainval.txt", "test": "annotations/test.tx
 _PETS_ROW = re.compile(r"\s*([A-Za-z0-9][A-Za-z0-9_.-]*)(\s+[0-9]+){3}\s*")  # a name, class, species and breed
 _PETS_REMEDY = (
     "To get the two archives, connect to the network and run again, or put them, as oxford_pets_images.tar.gz and "
-    "oxford_pets_annotations.tar.gz, into the folder that the environment variable UPCONV_DATA names."
+    "oxford_pets_annotations.tar.gz, into the folder that the environment variable UPCONV_DATA names; the mini tier "
+    "needs neither (in a chapter: run `%env UPCONV_TIER=mini` before the first cell)."
 )
 _FORMATS = ("JPEG", "PNG", "GIF", "BMP")  # some of the set's .jpg files are not JPEG
 _LARGEST_MEMBER = 64 * 2**20  # bytes
@@ -101,9 +102,9 @@ class DataError(RuntimeError):
 def fashion_mnist(split: str, tier: str = "mini") -> tuple[torch.Tensor, torch.Tensor]:
     """Return the images and labels of one split of Fashion-MNIST, read from files verified by their SHA-256.
 
-    The mini tier is read from ``fashion_mnist_mini.npz`` in the folder that the environment variable UPCONV_DATA names
-    (if it is set and not empty, only there), else in the repository's ``data`` folder, else in ``data`` in the working
-    directory or any folder above it.
+    The mini tier is read from ``fashion_mnist_mini.npz`` in the folder that the environment variable UPCONV_DATA names,
+    if that has it, else in the repository's ``data`` folder, else in ``data`` in the working directory or any folder
+    above it.
 
     The full tier is read from the original IDX files, each taken from the first place that holds it: UPCONV_DATA,
     Debian's package dataset-fashion-mnist, the cache (``upconv.book.files.cache_folder``); a file in none of them is
@@ -248,20 +249,16 @@ def committed_file(name: str) -> Path:
     DataError
         If none of the places has it.
     """
-    chosen = os.environ.get("UPCONV_DATA")
-    if chosen:
-        folders = [Path(chosen)]
-    else:
-        here = Path.cwd()
-        folders = [Path(__file__).resolve().parents[3] / "data", *(folder / "data" for folder in (here, *here.parents))]
-    for folder in folders:
-        if (folder / name).is_file():
-            return folder / name
-    where = f"in the folder UPCONV_DATA names, {chosen}" if chosen else f"in data/ of the repository, {here} or above"
-    raise DataError(
-        f"{name}: not found {where}. Run from a checkout of the repository, which holds it in data/, or set the "
-        "environment variable UPCONV_DATA to the folder that holds it."
-    )
+    here = Path.cwd()
+    folders = Path(__file__).resolve().parents[3] / "data", *(folder / "data" for folder in (here, *here.parents))
+    path = _held(name, *folders)
+    if path is None:
+        raise DataError(
+            f"{name}: not found in data/ of the repository, {here} or above, nor in a folder that the environment "
+            "variable UPCONV_DATA names. Run from a checkout of the repository, which holds it in data/, or set "
+            "UPCONV_DATA to the folder that holds it."
+        )
+    return path
 
 
 def garment_scenes(split: str, count: int, size: int | tuple[int, int] = 32, seed: int = 0):
