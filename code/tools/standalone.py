@@ -18,9 +18,9 @@ from pathlib import Path
 
 import nbformat
 import yaml
-from plain_markdown import plain_markdown, read_references
 
 from notebook_format import dumps, loads, tags
+from plain_markdown import plain_markdown, read_references
 
 __all__ = ["build_wheel", "data_files", "main", "repository", "set_up_source", "site_address", "standalone", "write"]
 
