@@ -64,7 +64,7 @@ def test_a_tier_that_there_is_not_is_an_error(monkeypatch, call):
         call()
 
 
-@pytest.mark.parametrize("name", ["gpu", "cuda:99", "cpu:x", "xla"])
+@pytest.mark.parametrize("name", ["gpu", "cuda:99", "cpu:x", "xla", "hpu", "mkldnn"])
 @pytest.mark.parametrize("call", [default_device, default_tier, this_machine])
 def test_a_device_that_there_is_not_is_an_error(monkeypatch, call, name):
     monkeypatch.setenv("UPCONV_DEVICE", name)
