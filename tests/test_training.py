@@ -1,3 +1,4 @@
+import functools
 import io
 import itertools
 import math
@@ -13,6 +14,7 @@ import torch
 from skimage.metrics import peak_signal_noise_ratio
 from torch import nn
 
+from upconv.book.models import UNet
 from upconv.book.training import _as_target, psnr, reconstruct, train
 
 SETTINGS = dict(steps=6, batch_size=4, learning_rate=0.01, seed=0, progress=False)
@@ -513,6 +515,7 @@ def test_a_finished_run_is_read_back_until_its_file_is_deleted(images, cache, ca
         dict(decay=False),
         dict(autocast=torch.bfloat16),
         dict(loss=nn.functional.l1_loss),
+        dict(loss=nn.HuberLoss(delta=0.01)),
     ],
     ids=lambda change: next(iter(change)),
 )
@@ -543,7 +546,77 @@ def test_other_images_targets_weights_or_layers_are_another_run(images, cache):
     changed = Dropping()
     changed.layers[2].p = 0.4
     assert start(images, changed) == 0
+    torch.manual_seed(0)
+    changed = Dropping()
+    changed.layers[0].weight.requires_grad_(False)
+    assert start(images, changed) == 0
     assert start(images) == 23
+
+
+def test_losses_of_one_kind_with_other_settings_are_other_runs(images, cache):
+    masks, found = (images[:, 0] % 3).long(), []
+    for settings in (dict(), dict(label_smoothing=0.1), dict(ignore_index=2), dict(weight=torch.arange(3.0).double())):
+        seen = []
+        for _ in range(2):
+            loss = nn.CrossEntropyLoss(**settings)
+            losses = train(classifier(), images, masks, **LONG, loss=loss, checkpoint="run", callback=seen.append)
+        assert seen == [*range(24), 23]
+        found.append(losses)
+    assert len({tuple(losses) for losses in found}) == 4
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda made, wanted: (made - wanted).abs().mean(),
+        functools.partial(nn.functional.huber_loss, delta=0.1),
+        nn.L1Loss().forward,
+    ],
+    ids="lambda partial method".split(),
+)
+def test_a_loss_that_cannot_be_told_from_others_has_no_checkpoint(images, cache, loss):
+    model = Spy()
+    with pytest.raises(TypeError, match=r"a checkpoint cannot tell .* from others"):
+        train(model, images, **SETTINGS, loss=loss, checkpoint="run")
+    assert not model.batches and not cache.exists()
+    assert len(train(model, images, **SETTINGS, loss=loss)) == 6
+
+
+def test_sizes_that_a_network_treats_otherwise_are_another_run(images, cache):
+    """A network does not print this setting."""
+    images, seen = images[..., :5, :3], []
+    for odd_sizes in ("interpolate", "pad"):
+        torch.manual_seed(0)
+        model = UNet(classes=1, channels=(2, 3), odd_sizes=odd_sizes)
+        train(model, images, **SETTINGS, checkpoint="run", callback=seen.append)
+    assert seen == [*range(7), *range(7)]
+
+
+def test_buffers_that_a_state_leaves_out_come_back_too(images, cache):
+    class Counting(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(1, 1, 3, padding=1)
+            self.register_buffer("count", torch.zeros(()), persistent=False)
+
+        def forward(self, images):
+            self.count += 1
+            return self.conv(images) * (1 + self.count)
+
+    def run(model=None, **settings):
+        torch.manual_seed(0)
+        model = model or Counting()
+        return train(model, images, **SETTINGS, **settings), model.count.item()
+
+    expected = run()
+    kept = dict(checkpoint="run", checkpoint_seconds=0)
+    with pytest.raises(LostError):
+        run(**kept, callback=lose_at(4))
+    assert run(**kept) == expected
+    torch.manual_seed(0)
+    other = Counting()
+    other.count += 1
+    assert run(other, **kept)[0] != expected[0]
 
 
 def test_the_file_is_written_in_time_and_at_the_end(images, cache, monkeypatch):

@@ -85,8 +85,9 @@ def train(
     checkpoint : str or os.PathLike, optional
         Where the run is kept so that it goes on where it was if it is lost: a name, for a file in the folder of
         `upconv.book.files.cache_folder`, or a path. The file's name also has a key of the run (the model, its weights,
-        the images, the settings), so that another run never continues this one. A run that was finished is read
-        back and not made again, until its file is deleted. None: nothing is kept.
+        the images, the settings), so that another run never continues this one; what only the code of a layer or a loss
+        says is not in it. A run that was finished is read back and not made again, until its file is deleted; PyTorch's
+        global generators then go on as after the run. None: nothing is kept.
     checkpoint_seconds : float
         The file is written when so many seconds went by since the last time, and at the end.
 
@@ -98,8 +99,9 @@ def train(
     Raises
     ------
     TypeError
-        If `images` is not uint8 or floating point, `targets` not that or int64, `steps` or `batch_size` not an int, or
-        the state of a model with a checkpoint has something else than tensors.
+        If `images` is not uint8 or floating point, `targets` not that or int64, or `steps` or `batch_size` not an int;
+        with a checkpoint, if a state has something else than tensors, or `loss` is neither a function that a module
+        names nor an `nn.Module`.
     ValueError
         If `steps`, `batch_size`, `learning_rate` or `warmup` is out of its range, there are more or fewer targets than
         images, or the model's output does not have the shape of its target.
@@ -128,7 +130,7 @@ def train(
     losses, path = [], None
     if checkpoint is not None:
         settings = dict(steps=steps, batch_size=batch_size, learning_rate=learning_rate, seed=seed, warmup=warmup)
-        settings |= dict(decay=decay, loss=getattr(loss, "__qualname__", loss), autocast=autocast)
+        settings |= dict(decay=decay, loss=loss, autocast=autocast)
         key = run_key(model, (images, targets), settings)
         path = checkpoint_path(checkpoint, key)
         losses = load_checkpoint(path, key, model, optimizer, scaler)
