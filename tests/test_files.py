@@ -1,5 +1,6 @@
 """The one folder, and files that are written whole or not at all."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,18 @@ def test_what_breaks_off_leaves_the_file_as_it_was_and_no_other(tmp_path, error)
         with pytest.raises(error):
             write_whole(path, broken)
         assert [p.read_bytes() for p in tmp_path.iterdir()] == ([before] if before else [])
+
+
+def test_the_error_goes_through_if_the_folder_is_gone(tmp_path):
+    path = tmp_path / "folder" / "file"
+
+    def broken(file):
+        shutil.rmtree(path.parent)
+        raise OSError("no space")
+
+    with pytest.raises(OSError, match="no space"):
+        write_whole(path, broken)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_readers_see_the_old_content_until_the_new_one_is_whole(tmp_path):

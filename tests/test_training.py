@@ -1,3 +1,4 @@
+import errno
 import functools
 import io
 import itertools
@@ -635,6 +636,39 @@ def test_the_file_is_written_in_time_and_at_the_end(images, cache, monkeypatch):
     written.clear()
     run_of(images)
     assert written == [] and not cache.exists()
+
+
+def test_a_training_outlives_a_checkpoint_that_cannot_be_written(images, cache):
+    expected = run_of(images)[0]
+    cache.write_text("no folder")
+    with pytest.warns(
+        UserWarning, match=r"run-\w+\.safetensors: cannot be written \(.*\); the training goes on"
+    ) as found:
+        assert run_of(images, checkpoint="run", checkpoint_seconds=0)[0] == expected
+    assert len(found) == 23 and found[0].filename == __file__
+    assert cache.read_text() == "no folder"
+
+
+def test_a_full_disk_leaves_the_checkpoint_before(images, cache, monkeypatch):
+    expected = run_of(images)[0]
+    with pytest.raises(LostError):
+        run_of(images, checkpoint="run", checkpoint_seconds=0, callback=lose_at(9))
+
+    def full(file):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr("os.fsync", full)
+        with pytest.warns(UserWarning, match="No space left"):
+            assert run_of(images, checkpoint="run")[0] == expected
+    seen = []
+    assert run_of(images, checkpoint="run", callback=seen.append)[0] == expected
+    assert seen[0] == 8 and len(list((cache / "checkpoints").iterdir())) == 1
+
+
+def test_a_model_without_parameters_is_an_error(images):
+    with pytest.raises(ValueError, match="empty parameter list"):
+        train(nn.ReLU(), images, **SETTINGS)
 
 
 def test_a_killed_process_goes_on_with_the_same_losses(tmp_path):

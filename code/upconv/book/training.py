@@ -7,6 +7,7 @@ every pixel. A model computes in its own dtype.
 import math
 import os
 import time
+import warnings
 from contextlib import contextmanager, nullcontext
 from itertools import islice
 
@@ -108,6 +109,11 @@ def train(
     FloatingPointError
         If a loss is infinite or not a number; the weights are then those before that step.
 
+    Warns
+    -----
+    UserWarning
+        If the checkpoint is damaged, and the training begins anew; or if it cannot be written.
+
     Notes
     -----
     Adam: Kingma and Ba (2015), arXiv:1412.6980.
@@ -124,8 +130,8 @@ def train(
     """
     _check(images, targets, steps, batch_size, learning_rate, warmup)
     model.to(device)
+    optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)  # refuses a model without parameters
     place = next(model.parameters()).device.type
-    optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
     scaler = torch.amp.GradScaler(place, enabled=autocast == torch.float16)
     losses, path = [], None
     if checkpoint is not None:
@@ -166,7 +172,10 @@ def train(
             if callback:
                 callback(step + 1)
             if path and (step + 1 == steps or time.monotonic() - saved >= checkpoint_seconds):
-                save_checkpoint(path, key, model, optimizer, scaler, losses)
+                try:
+                    save_checkpoint(path, key, model, optimizer, scaler, losses)
+                except OSError as error:
+                    warnings.warn(f"{path}: cannot be written ({error}); the training goes on without", stacklevel=2)
                 saved = time.monotonic()
     return losses
 
