@@ -59,6 +59,7 @@ def port():
         "socket.gethostbyname('example.org')",
         "socket.socket().connect(('192.0.2.1', 80))",
         "socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'x', ('192.0.2.1', 53))",
+        "socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendmsg([b'x'], [], 0, ('192.0.2.1', 53))",
         "urllib.request.urlopen('http://192.0.2.1/')",
         "subprocess.run([sys.executable, '-c', 'import socket; socket.gethostbyname(\"example.org\")'], check=True)",
     ],
