@@ -212,6 +212,39 @@ def test_what_a_killed_kernel_left_goes_after_a_week(copies, tmp_path):
     assert sorted(path.name for path in cache.iterdir()) == ["checkpoints", "standalone-new"]
 
 
+def test_kernels_that_begin_at_once_do_not_trip_over_each_other(copies, tmp_path):
+    """Whatever two of them find, only one can remove."""
+    (tmp_path / "cache" / "standalone-old").mkdir(parents=True)
+    os.utime(tmp_path / "cache" / "standalone-old", (0, 0))
+    other_was_faster = """
+from pathlib import Path
+found = Path.glob
+def glob(self, pattern):
+    paths = list(found(self, pattern))
+    for path in paths:
+        path.rmdir()
+    return paths
+Path.glob = glob
+"""
+    source = set_up_cell(read(copies["index.ipynb"])).source
+    result = run(source, cache=tmp_path / "cache", folder=tmp_path, before=other_was_faster, after="import upconv")
+    assert result.returncode == 0, result.stderr
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_a_relative_folder_is_found_again_from_another_one(copies, tmp_path):
+    source = set_up_cell(read(copies["index.ipynb"])).source
+    after = f"""
+os.chdir({str(ROOT)!r})
+import upconv
+print(upconv.__file__)
+"""
+    found = run(source, cache="../relative", folder=tmp_path, after=after)
+    assert found.returncode == 0, found.stderr
+    assert Path(found.stdout.strip()).resolve().is_relative_to(tmp_path / "relative")
+    assert list((tmp_path / "relative").iterdir()) == []
+
+
 @pytest.mark.parametrize("cache, xdg", [("", ""), ("", "xdg"), ("chosen", "xdg"), ("~/chosen", "")])
 def test_the_cell_uses_the_folder_that_the_book_uses(copies, tmp_path, monkeypatch, cache, xdg):
     chosen = {"HOME": str(tmp_path), "XDG_CACHE_HOME": xdg and str(tmp_path / xdg)}

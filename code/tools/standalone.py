@@ -31,6 +31,7 @@ SET_UP = '''\
 # @title Set-up (run this cell first): unpacks the module upconv{and_data}; nothing is installed or fetched
 import atexit
 import base64
+import contextlib
 import hashlib
 import io
 import os
@@ -45,11 +46,12 @@ from pathlib import Path
 def unpack(archives):
     """Unpack the archives into a temporary folder, which goes when the kernel ends, and put the code on sys.path."""
     parent = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    cache = Path(os.environ.get("UPCONV_CACHE") or Path(parent) / "upconv").expanduser()
+    cache = Path(os.environ.get("UPCONV_CACHE") or Path(parent) / "upconv").expanduser().absolute()
     cache.mkdir(parents=True, exist_ok=True)
     for old in cache.glob("standalone-*"):  # of kernels that were killed
-        if time.time() - old.stat().st_mtime > 7 * 24 * 3600:
-            shutil.rmtree(old, ignore_errors=True)
+        with contextlib.suppress(OSError):  # another kernel may remove it at this moment
+            if time.time() - old.stat().st_mtime > 7 * 24 * 3600:
+                shutil.rmtree(old, ignore_errors=True)
     folder = Path(tempfile.mkdtemp(prefix="standalone-", dir=cache))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     for name, (sha256, text) in archives.items():
