@@ -320,6 +320,11 @@ def test_a_fork_changes_one_line(fork, tmp_path):
     assert all("https://some-one.github.io/a.book/chapters/" in text for text in texts)
 
 
+def test_an_owners_own_site_has_no_folder(fork):
+    change_address(fork, "https://github.com/Some-One/some-one.github.io")
+    assert standalone.site_address(fork) == "https://some-one.github.io/"
+
+
 def test_the_address_stands_nowhere_else():
     tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False).stdout
     if not tracked:

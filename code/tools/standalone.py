@@ -89,7 +89,8 @@ def repository(root=ROOT):
 def site_address(root=ROOT):
     """Give the address of the published site, that of the repository's GitHub Pages; it ends in a slash."""
     owner, name = repository(root).split("/")[-2:]
-    return f"https://{owner.lower()}.github.io/{name}/"
+    host = f"{owner.lower()}.github.io"
+    return f"https://{host}/" if name.lower() == host else f"https://{host}/{name}/"  # the first is an owner's own site
 
 
 def build_wheel(root=ROOT):
