@@ -1,7 +1,7 @@
 """The one folder, and files that are written whole or not at all."""
 
+import os
 import shutil
-from pathlib import Path
 
 import pytest
 
@@ -68,7 +68,16 @@ def test_readers_see_the_old_content_until_the_new_one_is_whole(tmp_path):
         file.write(b"new")
         file.flush()
         assert path.read_bytes() == b"old"
-        assert Path(file.name if isinstance(file.name, str) else path).parent == tmp_path
+        [other] = set(tmp_path.iterdir()) - {path}  # on the same disk, or it could not be moved; hidden
+        assert other.read_bytes() == b"new" and other.name.startswith(".file.")
 
     write_whole(path, write)
     assert path.read_bytes() == b"new"
+
+
+def test_the_content_is_on_the_disk_before_it_takes_the_name(tmp_path, monkeypatch):
+    path, done, replace = tmp_path / "file", [], os.replace
+    monkeypatch.setattr("os.fsync", lambda handle: done.append(("on the disk", os.fstat(handle).st_size)))
+    monkeypatch.setattr("os.replace", lambda *both: done.append("named") or replace(*both))
+    write_whole(path, lambda file: file.write(b"content"))
+    assert done == [("on the disk", 7), "named"] and path.read_bytes() == b"content"

@@ -649,6 +649,15 @@ def test_a_training_outlives_a_checkpoint_that_cannot_be_written(images, cache):
     assert cache.read_text() == "no folder"
 
 
+def test_a_damaged_checkpoint_warns_whoever_called(images, cache):
+    expected = run_of(images, checkpoint="run")[0]
+    (path,) = (cache / "checkpoints").iterdir()
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.warns(UserWarning, match=f"{path.name}: .*begins anew") as found:
+        assert run_of(images, checkpoint="run")[0] == expected
+    assert [warning.filename for warning in found] == [__file__]
+
+
 def test_a_full_disk_leaves_the_checkpoint_before(images, cache, monkeypatch):
     expected = run_of(images)[0]
     with pytest.raises(LostError):
