@@ -12,9 +12,11 @@ import textwrap
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from skimage.metrics import peak_signal_noise_ratio
 from torch import nn
 
+from upconv.book.checkpoints import run_key
 from upconv.book.models import UNet
 from upconv.book.training import _as_target, psnr, reconstruct, train
 
@@ -495,6 +497,8 @@ def test_a_lost_run_goes_on_as_if_it_had_not_been_lost(images, cache, at, autoca
 def test_a_finished_run_is_read_back_until_its_file_is_deleted(images, cache, capsys):
     first = run_of(images, checkpoint="run")
     seen = []
+    run_of(images, checkpoint="run")
+    assert capsys.readouterr().out == ""
     again = run_of(images, checkpoint="run", callback=seen.append, progress=True)
     assert again[0] == first[0] and seen == [23]
     assert all(torch.equal(first[1][name], again[1][name]) for name in first[1])
@@ -551,7 +555,59 @@ def test_other_images_targets_weights_or_layers_are_another_run(images, cache):
     changed = Dropping()
     changed.layers[0].weight.requires_grad_(False)
     assert start(images, changed) == 0
+    torch.manual_seed(0)
+    changed = Dropping()
+    changed.layers[2] = nn.FeatureAlphaDropout(0.5)
+    assert start(images, changed) == 0
+    torch.manual_seed(0)
+    assert start(images, Dropping().eval()) == 23  # train mode in any case
     assert start(images) == 23
+
+
+def l1_loss(made, wanted):
+    return (made - wanted).abs().mean()
+
+
+def test_functions_of_one_name_are_told_apart():
+    model = Spy()
+    one, other, again = (run_key(model, [], dict(loss=loss)) for loss in (l1_loss, nn.functional.l1_loss, l1_loss))
+    assert one == again != other
+
+
+@pytest.mark.parametrize("autocast", [None, torch.bfloat16, torch.float16])
+def test_the_loss_is_scaled_in_float16_alone(images, cache, autocast):
+    run_of(images, checkpoint="run", autocast=autocast)
+    (path,) = (cache / "checkpoints").iterdir()
+    with safe_open(path, framework="pt") as file:
+        assert (file.metadata()["scaler"] == "{}") is (autocast != torch.float16)
+
+
+def test_the_bar_of_a_run_that_goes_on_begins_where_it_was(images, cache, monkeypatch):
+    kept = dict(checkpoint="run", checkpoint_seconds=0)
+    with pytest.raises(LostError):
+        run_of(images, **kept, callback=lose_at(20))
+    monkeypatch.delenv("TQDM_DISABLE", raising=False)
+    monkeypatch.delenv("PYTEST_VERSION")
+    output = io.StringIO()
+    monkeypatch.setattr("sys.stderr", output)
+    run_of(images, **kept, progress=True)
+    assert "19/23" in output.getvalue() and "0/23" not in output.getvalue()
+
+
+def test_other_memory_formats_come_back(images, cache):
+    def run(**settings):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Conv2d(3, 5, 3, padding=1), nn.Conv2d(5, 3, 3, padding=1))
+        model.to(memory_format=torch.channels_last)
+        losses = train(model, images.repeat(1, 3, 1, 1), **SETTINGS, **settings)
+        assert model[0].weight.is_contiguous(memory_format=torch.channels_last)
+        return losses, model[0].weight.tolist()
+
+    expected = run()
+    kept = dict(checkpoint="run", checkpoint_seconds=0)
+    with pytest.raises(LostError):
+        run(**kept, callback=lose_at(4))
+    assert run(**kept) == expected
 
 
 def test_losses_of_one_kind_with_other_settings_are_other_runs(images, cache):

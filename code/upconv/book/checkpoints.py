@@ -208,7 +208,7 @@ def _is_setting(name, value):
     """Whether an attribute of a layer is a number, a text or a sequence of them."""
     if isinstance(value, (tuple, list)):
         return all(_is_setting(name, one) for one in value)
-    return name[0] != "_" and name != "training" and isinstance(value, (int, float, str, type(None), torch.dtype))
+    return name != "training" and isinstance(value, (int, float, str, type(None), torch.dtype))
 
 
 def _digest(text, tensors):
