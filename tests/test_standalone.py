@@ -288,6 +288,16 @@ def test_the_data_are_the_committed_ones():
     assert set(data) >= {f"results/{path.name}" for path in (ROOT / "data" / "results").glob("*.csv")}
 
 
+def test_an_archive_depends_on_names_and_contents_alone(tmp_path):
+    content = standalone._archive({"b/c": b"2", "a": b"1"})
+    assert content == standalone._archive({"a": b"1", "b/c": b"2"})
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        entries = archive.infolist()
+    assert [entry.filename for entry in entries] == ["a", "b/c"]
+    assert {entry.date_time for entry in entries} == {(1980, 1, 1, 0, 0, 0)}
+    assert {(entry.external_attr >> 16, entry.create_system) for entry in entries} == {(0o100644, 3)}
+
+
 # The one line that a fork changes
 
 
@@ -305,7 +315,7 @@ def fork(tmp_path):
 def change_address(root, address):
     config = root / "_config.yml"
     text = config.read_text()
-    line = f"  url: {standalone.repository()}\n"
+    line = f"  url: {standalone.repository(root)}\n"
     assert text.count(line) == 1
     config.write_text(text.replace(line, f"  url: {address}\n"))
 
@@ -321,8 +331,9 @@ def test_a_fork_changes_one_line(fork, tmp_path):
 
 
 def test_an_owners_own_site_has_no_folder(fork):
-    change_address(fork, "https://github.com/Some-One/some-one.github.io")
-    assert standalone.site_address(fork) == "https://some-one.github.io/"
+    for name in ("some-one", "Some-One"):
+        change_address(fork, f"https://github.com/Some-One/{name}.github.io")
+        assert standalone.site_address(fork) == "https://some-one.github.io/"
 
 
 def test_the_address_stands_nowhere_else():
