@@ -22,6 +22,7 @@ from upconv.book.files import cache_folder
 
 ROOT = Path(__file__).parents[1]
 CHAPTERS = sorted(path.name for path in (ROOT / "chapters").glob("*.ipynb"))
+BOOK = sorted(path.stem for path in (ROOT / "code" / "upconv" / "book").glob("[a-z]*.py"))
 SITE = standalone.site_address()
 
 
@@ -154,6 +155,19 @@ def test_data_are_carried_where_they_are_read():
     assert not any(
         "results" in path for path in standalone.data_files(read(ROOT / "chapters" / "05_which_kernels.ipynb"))
     )
+
+
+IMPORTS = ["from upconv.book.{} import x", "from upconv.book import y, {}", "import upconv.book.{} as z"]
+
+
+@pytest.mark.parametrize("line", IMPORTS)
+@pytest.mark.parametrize(
+    "module, images, tables", [(f, f in ("data", "tasks"), f in ("comparison", "results")) for f in BOOK]
+)
+def test_data_are_carried_however_their_reader_is_imported(line, module, images, tables):
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(line.format(module))])
+    data = standalone.data_files(notebook)
+    assert ("fashion_mnist_mini.npz" in data) is images and ("results/unet.csv" in data) is tables
 
 
 def test_the_module_and_the_data_come_from_the_cell_and_go_with_the_process(copies, tmp_path):

@@ -132,8 +132,10 @@ def data_files(notebook, root=ROOT):
     modules = set()
     for cell in notebook.cells:
         for node in ast.walk(ast.parse(cell.source)) if cell.cell_type == "code" else ():
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("upconv.book."):
-                modules.add(node.module.removeprefix("upconv.book."))
+            names = [alias.name for alias in node.names] if isinstance(node, (ast.Import, ast.ImportFrom)) else []
+            if isinstance(node, ast.ImportFrom):
+                names = [node.module or "", *(f"{node.module}.{name}" for name in names)]
+            modules |= {name.removeprefix("upconv.book.") for name in names}
     patterns = [pattern for pattern, readers in READERS.items() if readers & modules]
     paths = sorted(path for pattern in patterns for path in (root / "data").glob(pattern))
     return {path.relative_to(root / "data").as_posix(): path.read_bytes() for path in paths}
