@@ -140,6 +140,11 @@ def test_cells_that_the_site_folds_are_folded(copies):
 def test_a_gpu_is_asked_for_where_it_changes_something(copies):
     with_gpu = {name for name, path in copies.items() if read(path).metadata.get("accelerator") == "GPU"}
     assert with_gpu == {"09_unet.ipynb", "10_autoencoder.ipynb"}
+    for name, path in copies.items():
+        gpu = {"gpuType": "T4"} if name in with_gpu else {}
+        assert read(path).metadata.colab == {"name": name, "provenance": [], "toc_visible": True, **gpu}
+        fetched = "(but the images of the full tier, with a GPU)" in path.read_text()
+        assert fetched is (name in with_gpu)
 
 
 def test_data_are_carried_where_they_are_read():
