@@ -56,8 +56,40 @@ def test_a_warning_is_a_failure_that_leaves_no_site_and_comes_back(book, page):
         assert not (book / "_build" / "html").exists()
 
 
+def test_what_breaks_off_is_not_up_to_date(book, monkeypatch):
+    """A build that was killed, or a copy of a chapter that can't be made: neither passes for a site."""
+
+    def breaks_off(error):
+        def run(*arguments, **settings):
+            (book / "_build" / "html").mkdir(parents=True, exist_ok=True)
+            (book / "_build" / "html" / "index.html").write_text("half")
+            if error:
+                raise error
+
+        return run
+
+    stamp = book / "_build" / "html.sha256"
+    stamp.parent.mkdir()
+    stamp.write_text(build_site.fingerprint(book))
+    with monkeypatch.context() as patch:
+        patch.setattr(subprocess, "run", breaks_off(KeyboardInterrupt()))
+        with pytest.raises(KeyboardInterrupt):
+            build_site.build(book)
+        assert not stamp.exists()
+        patch.setattr(subprocess, "run", breaks_off(None))
+        patch.setattr(build_site.standalone, "write", lambda root: int("no number"))
+        with pytest.raises(ValueError, match="no number"):
+            build_site.build(book)
+        assert not (book / "_build" / "html").exists() and not stamp.exists()
+        patch.setattr(build_site, "build", lambda: int("no number"))
+        with pytest.raises(SystemExit, match=r"The site was not built: .*no number"):
+            build_site.main()
+
+
 def test_every_source_of_the_book_counts(tmp_path):
     names = [path.relative_to(ROOT).as_posix() for path in build_site.sources()]
     for name in ("_config.yml", "_toc.yml", "chapters/index.ipynb", "chapters/claims.md", "code/upconv/arithmetic.py"):
         assert name in names
+    copied = ("pyproject.toml", "README.md", "LICENSE", "data/fashion_mnist_mini.npz", "data/results/unet.csv")
+    assert set(copied) <= set(names)  # what goes into the chapters' copies
     assert not any(name.startswith(("_build", ".venv")) for name in names)

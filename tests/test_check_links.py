@@ -1,6 +1,7 @@
 """The addresses in the pages are asked for, and what is broken is listed."""
 
 import http.server
+import json
 import re
 import shutil
 import subprocess
@@ -63,6 +64,35 @@ def test_a_link_works_or_is_broken_or_is_refused(book, server):
     assert [line.split(": ")[:2] for line in refused] == [["chapters/index.md", f"{server}/403"]]
     assert sorted(line.split(": ")[1] for line in broken) == [f"{server}/404", "http://no-such-host.invalid/"]
     assert all(line.startswith("chapters/index.md: http") and line.count(": ") > 1 for line in broken)
+
+
+def test_what_a_status_means(monkeypatch, tmp_path):
+    rows = {
+        "working": "",
+        "redirected": "to https://a.org/b",
+        "unchecked": "",
+        "ignored": "",
+        "broken": "404 Client Error: Not Found",
+        "timeout": "read timed out",
+    }
+    found = [
+        *rows.items(),
+        ("broken", "403 Client Error: Forbidden"),
+        ("broken", "429 Client Error: Too Many Requests"),
+    ]
+
+    def run(command, check):
+        output = tmp_path / "_build" / "links" / "_build" / "linkcheck" / "output.json"
+        output.parent.mkdir(parents=True)
+        lines = [dict(filename="a.md", uri=f"u{n}", status=status, info=info) for n, (status, info) in enumerate(found)]
+        output.write_text("\n".join(map(json.dumps, lines)))
+        return subprocess.CompletedProcess(command, 1)
+
+    monkeypatch.setattr(check_links.subprocess, "run", run)
+    working, broken, refused = check_links.check(tmp_path)
+    assert working == ["u0", "u1"]
+    assert [line.split(": ")[1] for line in broken] == ["u4", "u5"]
+    assert [line.split(": ")[1] for line in refused] == ["u6", "u7"]
 
 
 def test_this_machines_own_addresses_are_not_asked_for(book):

@@ -5,6 +5,7 @@ import warnings
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import nn
 
 from upconv.book.checkpoints import checkpoint_path, load_checkpoint, run_key, save_checkpoint
@@ -103,10 +104,45 @@ def test_a_damaged_file_changes_nothing_and_says_so(path, damage):
     assert torch.equal(torch.get_rng_state(), generator)
 
 
+def test_a_file_without_text_or_that_cannot_be_read_is_damaged_too(path, monkeypatch):
+    path.parent.mkdir()
+    save_file({"losses": torch.zeros(2)}, path)
+    with pytest.warns(UserWarning, match="not a checkpoint of this run"):
+        assert load_checkpoint(path, "key", *parts()) == []
+
+    def refuse(*arguments, **settings):
+        raise PermissionError("not yours")
+
+    monkeypatch.setattr("safetensors.safe_open", refuse)
+    with pytest.warns(UserWarning, match=r"not a checkpoint of this run \(not yours\)"):
+        assert load_checkpoint(path, "key", *parts()) == []
+
+
+def test_generators_of_gpus_come_back_where_there_are_such(path, monkeypatch):
+    """A file of a machine with two GPUs, read on machines with one and with none, and the other way round."""
+    states = [torch.full((16,), number, dtype=torch.uint8) for number in (1, 2)]
+    monkeypatch.setattr(torch.cuda, "get_rng_state_all", lambda: states)
+    save_checkpoint(path, "key", *parts(steps=1), LOSSES)
+    for count in (2, 1, 0):
+        found = {}
+        monkeypatch.setattr(torch.cuda, "device_count", lambda count=count: count)
+        monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, index, found=found: found.update({index: state}))
+        assert load_checkpoint(path, "key", *parts()) == LOSSES
+        assert {index: state[0].item() for index, state in found.items()} == {k: k + 1 for k in range(count)}
+    monkeypatch.setattr(torch.cuda, "get_rng_state_all", list)
+    save_checkpoint(path, "key", *parts(steps=1), LOSSES)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert load_checkpoint(path, "key", *parts()) == LOSSES and found == {}
+
+
 def test_another_runs_file_is_not_continued(path):
     save_checkpoint(path, "key", *parts(steps=3), LOSSES)
     with pytest.warns(UserWarning, match="another run's"):
         assert load_checkpoint(path, "other", *parts()) == []
+    keys = ["0" * 63 + end for end in "ab"]  # the file's name has the first 16 digits alone
+    save_checkpoint(path.with_name("same"), keys[0], *parts(steps=3), LOSSES)
+    with pytest.warns(UserWarning, match="another run's"):
+        assert load_checkpoint(path.with_name("same"), keys[1], *parts()) == []
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert load_checkpoint(path, "key", *parts()) == LOSSES

@@ -57,8 +57,11 @@ def port():
         "socket.create_connection(('example.org', 80), 5)",
         "socket.getaddrinfo('example.org', 443)",
         "socket.gethostbyname('example.org')",
+        "socket.gethostbyaddr('192.0.2.1')",
+        "socket.getaddrinfo('0.0.0.0', 80)",
         "socket.socket().connect(('192.0.2.1', 80))",
         "socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'x', ('192.0.2.1', 53))",
+        "socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendmsg([b'x'], [], 0, ('192.0.2.1', 53))",
         "urllib.request.urlopen('http://192.0.2.1/')",
         "subprocess.run([sys.executable, '-c', 'import socket; socket.gethostbyname(\"example.org\")'], check=True)",
     ],
@@ -72,6 +75,9 @@ def test_connections_to_the_machine_itself_work(settings, port):
     source = f"import socket; print(socket.create_connection(('127.0.0.1', {port}), 5).recv(5).decode())"
     found = python(source, settings)
     assert found.stdout == "hello\n", found.stderr
+    hosts = ["localhost", b"localhost", "127.0.0.1", "::1", "", None]
+    source = f"import socket\nfor host in {hosts}: socket.getaddrinfo(host, 80)"
+    assert "the network is cut" not in python(source, settings).stderr  # whether it has IPv6 or not
     assert python("import socket; a, b = socket.socketpair(); a.send(b'x'); print(b.recv(1))", settings).returncode == 0
 
 
@@ -97,7 +103,8 @@ def test_the_check_before_a_run_refuses_an_installed_package_and_an_open_network
 
 
 def test_nothing_of_the_environment_outside_gets_in(folder, monkeypatch):
-    for name in ("UPCONV_TIER", "UPCONV_DATA", "PYTHONPATH", "TQDM_DISABLE", "PYTEST_VERSION", "XDG_CACHE_HOME"):
+    outside = "UPCONV_TIER UPCONV_DATA UPCONV_CACHE PYTHONPATH TQDM_DISABLE PYTEST_VERSION XDG_CACHE_HOME"
+    for name in outside.split():
         monkeypatch.setenv(name, "outside")
     found = colab.variables(folder)
     assert "outside" not in found.values()
@@ -119,6 +126,8 @@ def test_files_outside_the_books_folder_are_found(settings, folder):
     put("home/notes")
     put("tmp/deep/file")
     assert colab.leftovers(folder) == ["home/.cache/other", "home/notes", "tmp/deep/file"]
+    (folder / "tmp" / "link").symlink_to("nowhere")
+    assert colab.leftovers(folder)[-1] == "tmp/link"
 
 
 def notebook_with_bar(value, shown=True):
@@ -132,8 +141,64 @@ def notebook_with_bar(value, shown=True):
 def test_a_bar_is_seen_if_it_was_shown_and_reached_its_end():
     assert colab.bar_shown(notebook_with_bar(300.0))
     assert not colab.bar_shown(notebook_with_bar(299.0))
+    other = notebook_with_bar(5.0)
+    other.metadata.widgets["application/vnd.jupyter.widget-state+json"]["state"]["1"]["state"]["max"] = 5.0
+    assert not colab.bar_shown(other)
     assert not colab.bar_shown(notebook_with_bar(300.0, shown=False))
     assert not colab.bar_shown(nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("x")]))
+
+
+def test_the_environment_is_made_once_for_each_list_of_versions(monkeypatch, folder):
+    commands, versions = [], folder / "versions"
+
+    def run(command, check):
+        assert check
+        commands.append([str(word) for word in command])
+        (folder / "new").mkdir(exist_ok=True)
+        if "pip" in commands[-1] and "broken" in versions.read_text():
+            raise subprocess.CalledProcessError(1, command)
+
+    monkeypatch.setattr(colab.subprocess, "run", run)
+    expected = folder / "new" / "bin" / "python"
+    for text in ("a==1", "a==2"):
+        versions.write_text(text)
+        for _ in range(2):
+            assert colab.environment(folder / "new", versions) == expected
+    made, filled, *again = commands
+    assert again == [made, filled]
+    assert made == [sys.executable, "-m", "venv", "--clear", str(folder / "new")]
+    assert filled[0] == str(expected) and filled[-2:] == ["--requirement", str(versions)]
+    versions.write_text("broken")
+    for _ in range(2):  # what is half done is done again
+        with pytest.raises(subprocess.CalledProcessError):
+            colab.environment(folder / "new", versions)
+    assert len(commands) == 8
+
+
+@pytest.mark.parametrize("failed, left, shown", [(0, [], True), (1, [], True), (0, ["tmp/a"], True), (0, [], False)])
+def test_a_failure_a_leftover_or_a_missing_bar_is_a_failure(monkeypatch, folder, capsys, failed, left, shown):
+    commands = []
+    for name in ("01_a.ipynb", "02_b.ipynb"):
+        (folder / name).touch()
+
+    def run(command, **settings):
+        commands.append([str(word) for word in command])
+        return subprocess.CompletedProcess(command, failed if "pytest" in commands[-1] else 0)
+
+    monkeypatch.setattr(colab.subprocess, "run", run)
+    monkeypatch.setattr(colab, "environment", lambda folder: "python")
+    monkeypatch.setattr(colab, "cut_off", lambda command: ["cut", *command])
+    monkeypatch.setattr(colab, "bar_shown", lambda notebook: shown)
+    monkeypatch.setattr(colab, "leftovers", lambda folder: left)
+    monkeypatch.setattr(colab.standalone, "write", lambda: sorted(folder.glob("*.ipynb")))
+    monkeypatch.setattr(colab.standalone, "build_wheel", lambda: b"")
+    assert colab.main(["02"]) == int(bool(failed or left or not shown))
+    checked, tested, drawn = commands
+    assert all(command[0] == "cut" for command in commands)
+    assert checked[-1] == colab.CHECK and drawn[-1] == "bar.ipynb"
+    assert "--nbval" in tested and tested[-1] == "02_b.ipynb" and "01_a.ipynb" not in tested
+    printed = capsys.readouterr().out
+    assert f"bar is {'shown' if shown else 'NOT shown'}" in printed and (left or ["none"])[0] in printed
 
 
 def test_the_versions_are_colabs_with_their_date():

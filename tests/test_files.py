@@ -1,6 +1,7 @@
 """The one folder, and files that are written whole or not at all."""
 
-from pathlib import Path
+import os
+import shutil
 
 import pytest
 
@@ -47,6 +48,18 @@ def test_what_breaks_off_leaves_the_file_as_it_was_and_no_other(tmp_path, error)
         assert [p.read_bytes() for p in tmp_path.iterdir()] == ([before] if before else [])
 
 
+def test_the_error_goes_through_if_the_folder_is_gone(tmp_path):
+    path = tmp_path / "folder" / "file"
+
+    def broken(file):
+        shutil.rmtree(path.parent)
+        raise OSError("no space")
+
+    with pytest.raises(OSError, match="no space"):
+        write_whole(path, broken)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_readers_see_the_old_content_until_the_new_one_is_whole(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"old")
@@ -55,7 +68,16 @@ def test_readers_see_the_old_content_until_the_new_one_is_whole(tmp_path):
         file.write(b"new")
         file.flush()
         assert path.read_bytes() == b"old"
-        assert Path(file.name if isinstance(file.name, str) else path).parent == tmp_path
+        [other] = set(tmp_path.iterdir()) - {path}  # on the same disk, or it could not be moved; hidden
+        assert other.read_bytes() == b"new" and other.name.startswith(".file.")
 
     write_whole(path, write)
     assert path.read_bytes() == b"new"
+
+
+def test_the_content_is_on_the_disk_before_it_takes_the_name(tmp_path, monkeypatch):
+    path, done, replace = tmp_path / "file", [], os.replace
+    monkeypatch.setattr("os.fsync", lambda handle: done.append(("on the disk", os.fstat(handle).st_size)))
+    monkeypatch.setattr("os.replace", lambda *both: done.append("named") or replace(*both))
+    write_whole(path, lambda file: file.write(b"content"))
+    assert done == [("on the disk", 7), "named"] and path.read_bytes() == b"content"

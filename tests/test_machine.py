@@ -55,6 +55,8 @@ def test_the_device_can_be_forced_and_the_tier_follows_it(gpu, monkeypatch):
     assert "UPCONV_DEVICE" in machine.reason
     monkeypatch.setenv("UPCONV_DEVICE", "meta")
     assert default_device() == torch.device("meta") and default_tier() == "full"
+    monkeypatch.setenv("UPCONV_DEVICE", "cpu:0")
+    assert default_device() == torch.device("cpu", 0) and default_tier() == "mini"
 
 
 @pytest.mark.parametrize("call", [default_tier, this_machine])
@@ -64,7 +66,7 @@ def test_a_tier_that_there_is_not_is_an_error(monkeypatch, call):
         call()
 
 
-@pytest.mark.parametrize("name", ["gpu", "cuda:99", "cpu:x", "xla"])
+@pytest.mark.parametrize("name", ["gpu", "cuda:99", "cpu:x", "xla", "hpu"])
 @pytest.mark.parametrize("call", [default_device, default_tier, this_machine])
 def test_a_device_that_there_is_not_is_an_error(monkeypatch, call, name):
     monkeypatch.setenv("UPCONV_DEVICE", name)

@@ -90,6 +90,7 @@ UNTOUCHED = [
     "$$\nf[^n](two.ipynb)\n\\begin{aligned} a &= b \\end{aligned}\n$$",
     r"\{cite}, \[two\](x), \`a\`, 3 \$",
     "Half an interval [0, 1) and {braces}.",
+    "[write](mailto:a@b.org) <c@d.org>",
     "| a | b |\n|:--|--:|\n| `c` | $d$ |",
     "1. a\n   - b\n\n---\n\n> c **d** *e*",
 ]
@@ -98,6 +99,13 @@ UNTOUCHED = [
 @pytest.mark.parametrize("source", UNTOUCHED)
 def test_code_math_and_plain_markdown_stay(source):
     assert plain(source) == source
+
+
+def test_a_label_of_two_pages_is_the_pages_own():
+    anchors = {"chapters/one": {"x": "x-one"}, "chapters/two": {"x": "x-two"}, "chapters/three": {}}
+    for page, expected in (("one", "one"), ("two", "two"), ("three", "one")):
+        made = plain_markdown("[a](#x)", page=f"chapters/{page}", site=SITE, references=BookReferences(anchors=anchors))
+        assert made == f"[a]({SITE}chapters/{expected}.html#x-{expected})"
 
 
 def test_theorem_and_proof():
@@ -230,12 +238,12 @@ def test_references_of_a_book_with_brackets_and_no_author(tmp_path):
     (tmp_path / "_toc.yml").write_text("root: a\n")
     (tmp_path / "references.bib").write_text("@misc{x, title={On {CNNs}}, doi={10.1/(a)b}}")
     (tmp_path / "a.md").write_text(
-        "(A_b)=\n# A\n\n:::{glossary}\nOff DC\n  A part.\n:::\n\n```\n(c)=\n```\n\n"
+        "(A_b)=\n# A\n\n:::{glossary}\nOff DC\n  A part.\nGain (DC)\n  B.\n:::\n\n```\n(c)=\n```\n\n"
         ":::{prf:theorem}\n:::\n\n::::{prf:proof}\n:::{prf:theorem}\n:label: t\n:::\n::::\n"
     )
     found = read_references(tmp_path)
     assert found.citations == {"x": ("On CNNs", "n.d.", "https://doi.org/10.1/%28a%29b")}
-    assert found.terms == {"off dc": "term-Off-DC"}
+    assert found.terms == {"off dc": "term-Off-DC", "gain (dc)": "term-Gain-DC"}
     assert found.anchors == {"a": {"A_b": "a-b", "t": "t"}}
     assert found.proofs == {"t": ("a", "Theorem 2")}
 

@@ -22,6 +22,7 @@ from upconv.book.files import cache_folder
 
 ROOT = Path(__file__).parents[1]
 CHAPTERS = sorted(path.name for path in (ROOT / "chapters").glob("*.ipynb"))
+BOOK = sorted(path.stem for path in (ROOT / "code" / "upconv" / "book").glob("[a-z]*.py"))
 SITE = standalone.site_address()
 
 
@@ -139,6 +140,11 @@ def test_cells_that_the_site_folds_are_folded(copies):
 def test_a_gpu_is_asked_for_where_it_changes_something(copies):
     with_gpu = {name for name, path in copies.items() if read(path).metadata.get("accelerator") == "GPU"}
     assert with_gpu == {"09_unet.ipynb", "10_autoencoder.ipynb"}
+    for name, path in copies.items():
+        gpu = {"gpuType": "T4"} if name in with_gpu else {}
+        assert read(path).metadata.colab == {"name": name, "provenance": [], "toc_visible": True, **gpu}
+        fetched = "(but the images of the full tier, with a GPU)" in path.read_text()
+        assert fetched is (name in with_gpu)
 
 
 def test_data_are_carried_where_they_are_read():
@@ -154,6 +160,19 @@ def test_data_are_carried_where_they_are_read():
     assert not any(
         "results" in path for path in standalone.data_files(read(ROOT / "chapters" / "05_which_kernels.ipynb"))
     )
+
+
+IMPORTS = ["from upconv.book.{} import x", "from upconv.book import y, {}", "import upconv.book.{} as z"]
+
+
+@pytest.mark.parametrize("line", IMPORTS)
+@pytest.mark.parametrize(
+    "module, images, tables", [(f, f in ("data", "tasks"), f in ("comparison", "results")) for f in BOOK]
+)
+def test_data_are_carried_however_their_reader_is_imported(line, module, images, tables):
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(line.format(module))])
+    data = standalone.data_files(notebook)
+    assert ("fashion_mnist_mini.npz" in data) is images and ("results/unet.csv" in data) is tables
 
 
 def test_the_module_and_the_data_come_from_the_cell_and_go_with_the_process(copies, tmp_path):
@@ -212,6 +231,39 @@ def test_what_a_killed_kernel_left_goes_after_a_week(copies, tmp_path):
     assert sorted(path.name for path in cache.iterdir()) == ["checkpoints", "standalone-new"]
 
 
+def test_kernels_that_begin_at_once_do_not_trip_over_each_other(copies, tmp_path):
+    """Whatever two of them find, only one can remove."""
+    (tmp_path / "cache" / "standalone-old").mkdir(parents=True)
+    os.utime(tmp_path / "cache" / "standalone-old", (0, 0))
+    other_was_faster = """
+from pathlib import Path
+found = Path.glob
+def glob(self, pattern):
+    paths = list(found(self, pattern))
+    for path in paths:
+        path.rmdir()
+    return paths
+Path.glob = glob
+"""
+    source = set_up_cell(read(copies["index.ipynb"])).source
+    result = run(source, cache=tmp_path / "cache", folder=tmp_path, before=other_was_faster, after="import upconv")
+    assert result.returncode == 0, result.stderr
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_a_relative_folder_is_found_again_from_another_one(copies, tmp_path):
+    source = set_up_cell(read(copies["index.ipynb"])).source
+    after = f"""
+os.chdir({str(ROOT)!r})
+import upconv
+print(upconv.__file__)
+"""
+    found = run(source, cache="../relative", folder=tmp_path, after=after)
+    assert found.returncode == 0, found.stderr
+    assert Path(found.stdout.strip()).resolve().is_relative_to(tmp_path / "relative")
+    assert list((tmp_path / "relative").iterdir()) == []
+
+
 @pytest.mark.parametrize("cache, xdg", [("", ""), ("", "xdg"), ("chosen", "xdg"), ("~/chosen", "")])
 def test_the_cell_uses_the_folder_that_the_book_uses(copies, tmp_path, monkeypatch, cache, xdg):
     chosen = {"HOME": str(tmp_path), "XDG_CACHE_HOME": xdg and str(tmp_path / xdg)}
@@ -255,6 +307,16 @@ def test_the_data_are_the_committed_ones():
     assert set(data) >= {f"results/{path.name}" for path in (ROOT / "data" / "results").glob("*.csv")}
 
 
+def test_an_archive_depends_on_names_and_contents_alone(tmp_path):
+    content = standalone._archive({"b/c": b"2", "a": b"1"})
+    assert content == standalone._archive({"a": b"1", "b/c": b"2"})
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        entries = archive.infolist()
+    assert [entry.filename for entry in entries] == ["a", "b/c"]
+    assert {entry.date_time for entry in entries} == {(1980, 1, 1, 0, 0, 0)}
+    assert {(entry.external_attr >> 16, entry.create_system) for entry in entries} == {(0o100644, 3)}
+
+
 # The one line that a fork changes
 
 
@@ -272,7 +334,7 @@ def fork(tmp_path):
 def change_address(root, address):
     config = root / "_config.yml"
     text = config.read_text()
-    line = f"  url: {standalone.repository()}\n"
+    line = f"  url: {standalone.repository(root)}\n"
     assert text.count(line) == 1
     config.write_text(text.replace(line, f"  url: {address}\n"))
 
@@ -285,6 +347,12 @@ def test_a_fork_changes_one_line(fork, tmp_path):
     owner = standalone.repository().split("/")[3]
     assert not any(owner in text for text in texts)
     assert all("https://some-one.github.io/a.book/chapters/" in text for text in texts)
+
+
+def test_an_owners_own_site_has_no_folder(fork):
+    for name in ("some-one", "Some-One"):
+        change_address(fork, f"https://github.com/Some-One/{name}.github.io")
+        assert standalone.site_address(fork) == "https://some-one.github.io/"
 
 
 def test_the_address_stands_nowhere_else():

@@ -1,3 +1,5 @@
+import errno
+import functools
 import io
 import itertools
 import math
@@ -10,9 +12,12 @@ import textwrap
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from skimage.metrics import peak_signal_noise_ratio
 from torch import nn
 
+from upconv.book.checkpoints import run_key
+from upconv.book.models import UNet
 from upconv.book.training import _as_target, psnr, reconstruct, train
 
 SETTINGS = dict(steps=6, batch_size=4, learning_rate=0.01, seed=0, progress=False)
@@ -505,6 +510,8 @@ def test_a_lost_run_goes_on_as_if_it_had_not_been_lost(images, cache, at, autoca
 def test_a_finished_run_is_read_back_until_its_file_is_deleted(images, cache, capsys):
     first = run_of(images, checkpoint="run")
     seen = []
+    run_of(images, checkpoint="run")
+    assert capsys.readouterr().out == ""
     again = run_of(images, checkpoint="run", callback=seen.append, progress=True)
     assert again[0] == first[0] and seen == [23]
     assert all(torch.equal(first[1][name], again[1][name]) for name in first[1])
@@ -526,6 +533,7 @@ def test_a_finished_run_is_read_back_until_its_file_is_deleted(images, cache, ca
         dict(decay=False),
         dict(autocast=torch.bfloat16),
         dict(loss=nn.functional.l1_loss),
+        dict(loss=nn.HuberLoss(delta=0.01)),
     ],
     ids=lambda change: next(iter(change)),
 )
@@ -556,7 +564,129 @@ def test_other_images_targets_weights_or_layers_are_another_run(images, cache):
     changed = Dropping()
     changed.layers[2].p = 0.4
     assert start(images, changed) == 0
+    torch.manual_seed(0)
+    changed = Dropping()
+    changed.layers[0].weight.requires_grad_(False)
+    assert start(images, changed) == 0
+    torch.manual_seed(0)
+    changed = Dropping()
+    changed.layers[2] = nn.FeatureAlphaDropout(0.5)
+    assert start(images, changed) == 0
+    torch.manual_seed(0)
+    assert start(images, Dropping().eval()) == 23  # train mode in any case
     assert start(images) == 23
+
+
+def l1_loss(made, wanted):
+    return (made - wanted).abs().mean()
+
+
+def test_functions_of_one_name_are_told_apart():
+    model = Spy()
+    one, other, again = (run_key(model, [], dict(loss=loss)) for loss in (l1_loss, nn.functional.l1_loss, l1_loss))
+    assert one == again != other
+
+
+@pytest.mark.parametrize("autocast", [None, torch.bfloat16, torch.float16])
+def test_the_loss_is_scaled_in_float16_alone(images, cache, autocast):
+    run_of(images, checkpoint="run", autocast=autocast)
+    (path,) = (cache / "checkpoints").iterdir()
+    with safe_open(path, framework="pt") as file:
+        assert (file.metadata()["scaler"] == "{}") is (autocast != torch.float16)
+
+
+def test_the_bar_of_a_run_that_goes_on_begins_where_it_was(images, cache, monkeypatch):
+    kept = dict(checkpoint="run", checkpoint_seconds=0)
+    with pytest.raises(LostError):
+        run_of(images, **kept, callback=lose_at(20))
+    monkeypatch.delenv("TQDM_DISABLE", raising=False)
+    monkeypatch.delenv("PYTEST_VERSION")
+    output = io.StringIO()
+    monkeypatch.setattr("sys.stderr", output)
+    run_of(images, **kept, progress=True)
+    assert "19/23" in output.getvalue() and "0/23" not in output.getvalue()
+
+
+def test_other_memory_formats_come_back(images, cache):
+    def run(**settings):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Conv2d(3, 5, 3, padding=1), nn.Conv2d(5, 3, 3, padding=1))
+        model.to(memory_format=torch.channels_last)
+        losses = train(model, images.repeat(1, 3, 1, 1), **SETTINGS, **settings)
+        assert model[0].weight.is_contiguous(memory_format=torch.channels_last)
+        return losses, model[0].weight.tolist()
+
+    expected = run()
+    kept = dict(checkpoint="run", checkpoint_seconds=0)
+    with pytest.raises(LostError):
+        run(**kept, callback=lose_at(4))
+    assert run(**kept) == expected
+
+
+def test_losses_of_one_kind_with_other_settings_are_other_runs(images, cache):
+    masks, found = (images[:, 0] % 3).long(), []
+    for settings in (dict(), dict(label_smoothing=0.1), dict(ignore_index=2), dict(weight=torch.arange(3.0).double())):
+        seen = []
+        for _ in range(2):
+            loss = nn.CrossEntropyLoss(**settings)
+            losses = train(classifier(), images, masks, **LONG, loss=loss, checkpoint="run", callback=seen.append)
+        assert seen == [*range(24), 23]
+        found.append(losses)
+    assert len({tuple(losses) for losses in found}) == 4
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda made, wanted: (made - wanted).abs().mean(),
+        functools.partial(nn.functional.huber_loss, delta=0.1),
+        nn.L1Loss().forward,
+    ],
+    ids="lambda partial method".split(),
+)
+def test_a_loss_that_cannot_be_told_from_others_has_no_checkpoint(images, cache, loss):
+    model = Spy()
+    with pytest.raises(TypeError, match=r"a checkpoint cannot tell .* from others"):
+        train(model, images, **SETTINGS, loss=loss, checkpoint="run")
+    assert not model.batches and not cache.exists()
+    assert len(train(model, images, **SETTINGS, loss=loss)) == 6
+
+
+def test_sizes_that_a_network_treats_otherwise_are_another_run(images, cache):
+    """A network does not print this setting."""
+    images, seen = images[..., :5, :3], []
+    for odd_sizes in ("interpolate", "pad"):
+        torch.manual_seed(0)
+        model = UNet(classes=1, channels=(2, 3), odd_sizes=odd_sizes)
+        train(model, images, **SETTINGS, checkpoint="run", callback=seen.append)
+    assert seen == [*range(7), *range(7)]
+
+
+def test_buffers_that_a_state_leaves_out_come_back_too(images, cache):
+    class Counting(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(1, 1, 3, padding=1)
+            self.register_buffer("count", torch.zeros(()), persistent=False)
+
+        def forward(self, images):
+            self.count += 1
+            return self.conv(images) * (1 + self.count)
+
+    def run(model=None, **settings):
+        torch.manual_seed(0)
+        model = model or Counting()
+        return train(model, images, **SETTINGS, **settings), model.count.item()
+
+    expected = run()
+    kept = dict(checkpoint="run", checkpoint_seconds=0)
+    with pytest.raises(LostError):
+        run(**kept, callback=lose_at(4))
+    assert run(**kept) == expected
+    torch.manual_seed(0)
+    other = Counting()
+    other.count += 1
+    assert run(other, **kept)[0] != expected[0]
 
 
 def test_the_file_is_written_in_time_and_at_the_end(images, cache, monkeypatch):
@@ -575,6 +705,48 @@ def test_the_file_is_written_in_time_and_at_the_end(images, cache, monkeypatch):
     written.clear()
     run_of(images)
     assert written == [] and not cache.exists()
+
+
+def test_a_training_outlives_a_checkpoint_that_cannot_be_written(images, cache):
+    expected = run_of(images)[0]
+    cache.write_text("no folder")
+    with pytest.warns(
+        UserWarning, match=r"run-\w+\.safetensors: cannot be written \(.*\); the training goes on"
+    ) as found:
+        assert run_of(images, checkpoint="run", checkpoint_seconds=0)[0] == expected
+    assert len(found) == 23 and found[0].filename == __file__
+    assert cache.read_text() == "no folder"
+
+
+def test_a_damaged_checkpoint_warns_whoever_called(images, cache):
+    expected = run_of(images, checkpoint="run")[0]
+    (path,) = (cache / "checkpoints").iterdir()
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.warns(UserWarning, match=f"{path.name}: .*begins anew") as found:
+        assert run_of(images, checkpoint="run")[0] == expected
+    assert [warning.filename for warning in found] == [__file__]
+
+
+def test_a_full_disk_leaves_the_checkpoint_before(images, cache, monkeypatch):
+    expected = run_of(images)[0]
+    with pytest.raises(LostError):
+        run_of(images, checkpoint="run", checkpoint_seconds=0, callback=lose_at(9))
+
+    def full(file):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr("os.fsync", full)
+        with pytest.warns(UserWarning, match="No space left"):
+            assert run_of(images, checkpoint="run")[0] == expected
+    seen = []
+    assert run_of(images, checkpoint="run", callback=seen.append)[0] == expected
+    assert seen[0] == 8 and len(list((cache / "checkpoints").iterdir())) == 1
+
+
+def test_a_model_without_parameters_is_an_error(images):
+    with pytest.raises(ValueError, match="empty parameter list"):
+        train(nn.ReLU(), images, **SETTINGS)
 
 
 def test_a_killed_process_goes_on_with_the_same_losses(tmp_path):

@@ -220,6 +220,7 @@ def checkout(tmp_path):
     (tmp_path / "book" / ".gitignore").write_text("/_build/\n*.css\n")
     run("git", "init", "--quiet", "--bare", str(tmp_path / "origin"))
     run("git", "init", "--quiet", "--initial-branch", "main")
+    (tmp_path / "book" / ".git" / "info" / "exclude").write_text("*.css\n")  # leaves nothing out of the site
     run("git", "remote", "add", "origin", str(tmp_path / "origin"))
     run("git", "add", ".ci", ".gitignore")
     run("git", "-c", "user.name=A", "-c", "user.email=a@example.org", "commit", "--quiet", "--message", "The book")

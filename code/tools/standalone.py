@@ -18,9 +18,9 @@ from pathlib import Path
 
 import nbformat
 import yaml
-from plain_markdown import plain_markdown, read_references
 
 from notebook_format import dumps, loads, tags
+from plain_markdown import plain_markdown, read_references
 
 __all__ = ["build_wheel", "data_files", "main", "repository", "set_up_source", "site_address", "standalone", "write"]
 
@@ -31,6 +31,7 @@ SET_UP = '''\
 # @title Set-up (run this cell first): unpacks the module upconv{and_data}; nothing is installed or fetched
 import atexit
 import base64
+import contextlib
 import hashlib
 import io
 import os
@@ -45,11 +46,12 @@ from pathlib import Path
 def unpack(archives):
     """Unpack the archives into a temporary folder, which goes when the kernel ends, and put the code on sys.path."""
     parent = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    cache = Path(os.environ.get("UPCONV_CACHE") or Path(parent) / "upconv").expanduser()
+    cache = Path(os.environ.get("UPCONV_CACHE") or Path(parent) / "upconv").expanduser().absolute()
     cache.mkdir(parents=True, exist_ok=True)
     for old in cache.glob("standalone-*"):  # of kernels that were killed
-        if time.time() - old.stat().st_mtime > 7 * 24 * 3600:
-            shutil.rmtree(old, ignore_errors=True)
+        with contextlib.suppress(OSError):  # another kernel may remove it at this moment
+            if time.time() - old.stat().st_mtime > 7 * 24 * 3600:
+                shutil.rmtree(old, ignore_errors=True)
     folder = Path(tempfile.mkdtemp(prefix="standalone-", dir=cache))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     for name, (sha256, text) in archives.items():
@@ -87,7 +89,8 @@ def repository(root=ROOT):
 def site_address(root=ROOT):
     """Give the address of the published site, that of the repository's GitHub Pages; it ends in a slash."""
     owner, name = repository(root).split("/")[-2:]
-    return f"https://{owner.lower()}.github.io/{name}/"
+    host = f"{owner.lower()}.github.io"
+    return f"https://{host}/" if name.lower() == host else f"https://{host}/{name}/"  # the first is an owner's own site
 
 
 def build_wheel(root=ROOT):
@@ -129,8 +132,10 @@ def data_files(notebook, root=ROOT):
     modules = set()
     for cell in notebook.cells:
         for node in ast.walk(ast.parse(cell.source)) if cell.cell_type == "code" else ():
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("upconv.book."):
-                modules.add(node.module.removeprefix("upconv.book."))
+            names = [alias.name for alias in node.names] if isinstance(node, (ast.Import, ast.ImportFrom)) else []
+            if isinstance(node, ast.ImportFrom):
+                names = [node.module or "", *(f"{node.module}.{name}" for name in names)]
+            modules |= {name.removeprefix("upconv.book.") for name in names}
     patterns = [pattern for pattern, readers in READERS.items() if readers & modules]
     paths = sorted(path for pattern in patterns for path in (root / "data").glob(pattern))
     return {path.relative_to(root / "data").as_posix(): path.read_bytes() for path in paths}

@@ -4,6 +4,7 @@ import hashlib
 import json
 import warnings
 from pathlib import Path
+from types import MethodType
 
 import torch
 
@@ -42,15 +43,25 @@ def run_key(model, tensors, settings):
     Parameters
     ----------
     model : torch.nn.Module
-        Before its first step: its layers, as it prints itself, and its state_dict.
+        Before its first step: its layers and their settings, which of its parameters are trained, and its state.
     tensors : iterable of torch.Tensor or None
         What it is trained on.
     settings : dict
-        How it is trained; the texts of the values count.
+        How it is trained: of a module the same as of the model, of a function its name, of all else the text.
 
     Returns
     -------
     str
+
+    Raises
+    ------
+    TypeError
+        If a state has something else than tensors, or a setting is callable and has no name of its own, such as a
+        lambda: another run could have the same text, or the same run another one in its next process.
+
+    Notes
+    -----
+    Code does not count, neither a layer's nor a function's.
 
     Examples
     --------
@@ -58,8 +69,12 @@ def run_key(model, tensors, settings):
     >>> run_key(layer, [torch.zeros(2)], {"steps": 1}) == run_key(layer, [torch.zeros(2)], {"steps": 2})
     False
     """
-    given = {str(place): tensor for place, tensor in enumerate(tensors) if tensor is not None}
-    return _digest(f"{model}\n{settings}", {**_state(model), **given})
+    held = {str(place): tensor for place, tensor in enumerate(tensors) if tensor is not None} | _whole_state(model)
+    for name, value in settings.items():
+        if isinstance(value, torch.nn.Module):
+            held |= {f"{name} {key}": tensor for key, tensor in _whole_state(value).items()}
+    texts = {name: _text(value) for name, value in settings.items()}
+    return _digest(f"{_text(model)}\n{texts}", held)
 
 
 def save_checkpoint(path, key, model, optimizer, scaler, losses):
@@ -84,6 +99,7 @@ def save_checkpoint(path, key, model, optimizer, scaler, losses):
     from safetensors.torch import save  # noqa: PLC0415 - only long trainings need it
 
     held = {f"model.{name}": tensor for name, tensor in _state(model).items()}
+    held.update({f"buffer.{name}": tensor for name, tensor in _other_buffers(model).items()})
     for index, values in optimizer.state_dict()["state"].items():
         held.update({f"optimizer.{index}.{name}": tensor for name, tensor in values.items()})
     held["losses"] = torch.tensor(losses, dtype=torch.float64)
@@ -131,12 +147,14 @@ def load_checkpoint(path, key, model, optimizer, scaler):
     except (OSError, KeyError, AttributeError, ValueError, SafetensorError) as error:
         warnings.warn(f"{path}: not a checkpoint of this run ({error}); it begins anew", stacklevel=3)
         return []
-    states = {"model": {}, "optimizer": {}, "generator": {}}
+    states = {"model": {}, "buffer": {}, "optimizer": {}, "generator": {}}
     losses = held.pop("losses").tolist()
     for name, tensor in held.items():
         part, _, rest = name.partition(".")
         states[part][rest] = tensor
     model.load_state_dict(states["model"])
+    for name, buffer in _other_buffers(model).items():
+        buffer.copy_(states["buffer"][name])
     of_parameters = {}
     for name, tensor in states["optimizer"].items():
         index, _, entry = name.partition(".")
@@ -157,6 +175,40 @@ def _state(model):
     if other:
         raise TypeError(f"a checkpoint holds tensors, and the state of this model has others: {', '.join(other)}")
     return state
+
+
+def _other_buffers(model):
+    """Give the buffers that a model's state_dict leaves out (`persistent=False`); a training may change them too."""
+    kept = model.state_dict()
+    return {name: buffer for name, buffer in model.named_buffers() if name not in kept}
+
+
+def _whole_state(model):
+    return _state(model) | _other_buffers(model)
+
+
+def _text(value):
+    """Tell a setting from others by a text that is the same in every process."""
+    if isinstance(value, torch.nn.Module):  # not all settings of a layer are in what it prints
+        parts = [
+            f"{name} { ({key: held for key, held in sorted(vars(part).items()) if _is_setting(key, held)}) }"
+            for name, part in value.named_modules()
+        ]
+        trained = {name: parameter.requires_grad for name, parameter in value.named_parameters()}  # a shared one once
+        return "\n".join([str(value), *parts, str(trained)])
+    if callable(value) and not isinstance(value, type):
+        name = getattr(value, "__qualname__", "<")
+        if "<" in name or isinstance(value, MethodType):
+            raise TypeError(f"a checkpoint cannot tell {value!r} from others; give a module's function or an nn.Module")
+        return f"{value.__module__}.{name}"
+    return str(value)
+
+
+def _is_setting(name, value):
+    """Whether an attribute of a layer is a number, a text or a sequence of them."""
+    if isinstance(value, (tuple, list)):
+        return all(_is_setting(name, one) for one in value)
+    return name != "training" and isinstance(value, (int, float, str, type(None), torch.dtype))
 
 
 def _digest(text, tensors):

@@ -108,7 +108,7 @@ def default_device():
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         torch.empty(0, device=forced)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError, ImportError) as error:  # PyTorch's own words differ from device to device
         raise ValueError(f"UPCONV_DEVICE={forced!r} is no device of this machine: {error}") from error
     return torch.device(forced)
 

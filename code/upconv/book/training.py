@@ -7,6 +7,7 @@ every pixel. A model computes in its own dtype.
 import math
 import os
 import time
+import warnings
 from contextlib import contextmanager, nullcontext
 from itertools import islice
 
@@ -87,8 +88,9 @@ def train(
     checkpoint : str or os.PathLike, optional
         Where the run is kept so that it goes on where it was if it is lost: a name, for a file in the folder of
         `upconv.book.files.cache_folder`, or a path. The file's name also has a key of the run (the model, its weights,
-        the images, the settings), so that another run never continues this one. A run that was finished is read
-        back and not made again, until its file is deleted. None: nothing is kept.
+        the images, the settings), so that another run never continues this one; what only the code of a layer or a loss
+        says is not in it. A run that was finished is read back and not made again, until its file is deleted; PyTorch's
+        global generators then go on as after the run. None: nothing is kept.
     checkpoint_seconds : float
         The file is written when so many seconds went by since the last time, and at the end.
 
@@ -100,13 +102,19 @@ def train(
     Raises
     ------
     TypeError
-        If `images` is not uint8 or floating point, `targets` not that or int64, `steps` or `batch_size` not an int, or
-        the state of a model with a checkpoint has something else than tensors.
+        If `images` is not uint8 or floating point, `targets` not that or int64, or `steps` or `batch_size` not an int;
+        with a checkpoint, if a state has something else than tensors, or `loss` is neither a function that a module
+        names nor an `nn.Module`.
     ValueError
         If `steps`, `batch_size`, `learning_rate` or `warmup` is out of its range, there are more or fewer targets than
         images, or the model's output does not have the shape of its target.
     FloatingPointError
         If a loss is infinite or not a number; the weights are then those before that step.
+
+    Warns
+    -----
+    UserWarning
+        If the checkpoint is damaged, and the training begins anew; or if it cannot be written.
 
     Notes
     -----
@@ -124,13 +132,13 @@ def train(
     """
     _check(images, targets, steps, batch_size, learning_rate, warmup)
     model.to(device)
+    optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)  # refuses a model without parameters
     place = next(model.parameters()).device.type
-    optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
     scaler = torch.amp.GradScaler(place, enabled=autocast == torch.float16)
     losses, path = [], None
     if checkpoint is not None:
         settings = dict(steps=steps, batch_size=batch_size, learning_rate=learning_rate, seed=seed, warmup=warmup)
-        settings |= dict(decay=decay, loss=getattr(loss, "__qualname__", loss), autocast=autocast)
+        settings |= dict(decay=decay, loss=loss, autocast=autocast)
         key = run_key(model, (images, targets), settings)
         path = checkpoint_path(checkpoint, key)
         losses = load_checkpoint(path, key, model, optimizer, scaler)
@@ -166,7 +174,10 @@ def train(
             if callback:
                 callback(step + 1)
             if path and (step + 1 == steps or time.monotonic() - saved >= checkpoint_seconds):
-                save_checkpoint(path, key, model, optimizer, scaler, losses)
+                try:
+                    save_checkpoint(path, key, model, optimizer, scaler, losses)
+                except OSError as error:
+                    warnings.warn(f"{path}: cannot be written ({error}); the training goes on without", stacklevel=2)
                 saved = time.monotonic()
     return losses
 
