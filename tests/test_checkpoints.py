@@ -199,5 +199,12 @@ def test_where_the_file_is(monkeypatch, tmp_path):
     key = "0123456789abcdef" * 4
     assert checkpoint_path("unet", key) == tmp_path / "checkpoints" / "unet-0123456789abcdef.safetensors"
     assert checkpoint_path("a.b", key).name == "a.b-0123456789abcdef.safetensors"
+    monkeypatch.setenv("UPCONV_CHECKPOINTS", str(tmp_path / "drive"))
+    assert checkpoint_path("unet", key).parent == tmp_path / "drive"
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("UPCONV_CHECKPOINTS", "~/kept")
+    assert checkpoint_path("unet", key).parent == tmp_path / "kept"
+    monkeypatch.setenv("UPCONV_CHECKPOINTS", "")
+    assert checkpoint_path("unet", key).parent == tmp_path / "checkpoints"
     elsewhere = tmp_path / "elsewhere" / "run"
     assert checkpoint_path(elsewhere, key) == elsewhere.with_name("run-0123456789abcdef.safetensors")

@@ -103,3 +103,13 @@ def test_the_readmes_example_prints_what_it_says():
     *statements, last = code.splitlines()
     printed = in_a_new_python("\n".join([*statements, f"print({last})"]))
     assert printed.strip() in text
+
+
+def test_the_page_on_running_names_what_the_chapters_need():
+    text = (ROOT / "chapters" / "running.md").read_text()
+    named = set(re.search(r"^pip install (.*)$", text, re.MULTILINE)[1].split())
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = [*project["dependencies"], *project["optional-dependencies"]["book"]]
+    assert named == {re.match(r"[\w-]+", line)[0] for line in wanted}
+    requires = project["requires-python"].removeprefix(">=")
+    assert f"Python {requires} or newer" in text

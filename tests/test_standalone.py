@@ -128,13 +128,31 @@ def test_the_set_up_cell_is_collapsed_and_comes_before_all_code(copies):
 
 
 def test_cells_that_the_site_folds_are_folded(copies):
-    folded = 0
+    folded = solutions = 0
     for path in copies.values():
         for cell in code(read(path)):
-            hidden = bool({"hide-cell", "hide-input"} & set(cell.metadata.get("tags", [])))
+            own_tags = set(cell.metadata.get("tags", []))
+            hidden = bool({"hide-cell", "hide-input"} & own_tags)
             assert (cell.metadata.get("cellView") == "form") is hidden
             folded += hidden
-    assert folded > len(copies)
+            solution = "hide-cell" in own_tags and bool(cell.outputs)
+            assert cell.metadata.get("collapsed", False) is solution
+            assert cell.metadata.get("jupyter", {}).get("outputs_hidden", False) is solution
+            solutions += solution
+    assert folded > len(copies) and solutions >= 3
+
+
+def test_captions_stand_below_their_figures(copies):
+    """On the site they come from the cells' metadata, which Colab does not show."""
+    captions = 0
+    for path in copies.values():
+        cells = read(path).cells
+        for cell, after in zip(cells, [*cells[1:], None], strict=True):
+            if caption := cell.metadata.get("mystnb", {}).get("figure", {}).get("caption"):
+                assert after.cell_type == "markdown" and after.source.startswith("**Figure.** ")
+                assert "{" in caption or after.source == f"**Figure.** {caption}"
+                captions += 1
+    assert captions > 30
 
 
 def test_a_gpu_is_asked_for_where_it_changes_something(copies):
@@ -143,7 +161,7 @@ def test_a_gpu_is_asked_for_where_it_changes_something(copies):
     for name, path in copies.items():
         gpu = {"gpuType": "T4"} if name in with_gpu else {}
         assert read(path).metadata.colab == {"name": name, "provenance": [], "toc_visible": True, **gpu}
-        fetched = "(but the images of the full tier, with a GPU)" in path.read_text()
+        fetched = "nothing is installed or fetched but the images of the full tier" in path.read_text()
         assert fetched is (name in with_gpu)
 
 
@@ -219,6 +237,13 @@ def test_a_damaged_notebook_is_refused(copies, tmp_path):
         assert found.returncode == 1
         assert f"RuntimeError: this notebook is damaged: get it again from {SITE}chapters/09_unet.html" in found.stderr
         assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_a_notebook_that_lost_a_character_is_refused_by_the_same_words(copies, tmp_path):
+    source = set_up_cell(read(copies["index.ipynb"])).source
+    place = source.index('", "') + 1000
+    found = run(source[:place] + source[place + 1 :], cache=tmp_path / "cache", folder=tmp_path)
+    assert "RuntimeError: this notebook is damaged" in found.stderr
 
 
 def test_what_a_killed_kernel_left_goes_after_a_week(copies, tmp_path):

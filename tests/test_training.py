@@ -452,6 +452,7 @@ def test_float16_scales_the_loss_so_that_small_gradients_survive(images):
 @pytest.fixture
 def cache(monkeypatch, tmp_path):
     monkeypatch.setenv("UPCONV_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("UPCONV_CHECKPOINTS", raising=False)
     return tmp_path / "cache"
 
 

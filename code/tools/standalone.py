@@ -55,7 +55,10 @@ def unpack(archives):
     folder = Path(tempfile.mkdtemp(prefix="standalone-", dir=cache))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     for name, (sha256, text) in archives.items():
-        content = base64.b64decode(text)
+        try:
+            content = base64.b64decode(text)
+        except ValueError:  # a character is missing
+            content = b""
         if hashlib.sha256(content).hexdigest() != sha256:
             raise RuntimeError("this notebook is damaged: get it again from {site}")
         zipfile.ZipFile(io.BytesIO(content)).extractall(folder / name)
@@ -99,7 +102,8 @@ def build_wheel(root=ROOT):
     Returns
     -------
     bytes
-        A wheel, the same for the same sources wherever and whenever it is built.
+        A wheel, the same for the same sources wherever and whenever it is built (with the setuptools that
+        requirements.txt pins, whose name is in it, and the zlib that Python comes with).
 
     Raises
     ------
@@ -193,23 +197,32 @@ def standalone(path, wheel, references, root=ROOT):
     first = [index for index, cell in enumerate(notebook.cells) if "bootstrap" in tags(cell)]
     if len(first) != 1:
         raise ValueError(f"{path.name}: {len(first)} cells with the tag bootstrap; a chapter has one")
+    set_up, cells = notebook.cells[first[0]], []
     for cell in notebook.cells:
+        cells.append(cell)
         if cell.cell_type == "markdown":
             cell.source = plain_markdown(cell.source, page=page, site=site, references=references)
-        elif {"hide-cell", "hide-input"} & set(tags(cell)):
+            continue
+        if {"hide-cell", "hide-input"} & set(tags(cell)):
             cell.metadata.update(cellView="form", jupyter={"source_hidden": True})
-    notebook.cells[first[0]].source = set_up_source(wheel, data_files(notebook, root), f"{site}{page}.html")
+        if "hide-cell" in tags(cell) and cell.outputs:  # such as a solution
+            cell.metadata.jupyter.outputs_hidden = cell.metadata.collapsed = True
+        if caption := cell.metadata.get("mystnb", {}).get("figure", {}).get("caption"):
+            text = plain_markdown(caption, page=page, site=site, references=references)
+            cells.append(nbformat.v4.new_markdown_cell(f"**Figure.** {text}", id=f"{cell.id}-caption"[-64:]))
+    notebook.cells = cells
+    set_up.source = set_up_source(wheel, data_files(notebook, root), f"{site}{page}.html")
     notebook.metadata.colab = {"name": path.name, "provenance": [], "toc_visible": True}
     images = ""
     if any("this_machine" in cell.source for cell in notebook.cells if cell.cell_type == "code"):
         notebook.metadata.accelerator = "GPU"
         notebook.metadata.colab.gpuType = "T4"
-        images = " (but the images of the full tier, with a GPU)"
+        images = " but the images of the full tier, which a GPU gets and nobody has run on one"
     note = (
         f"*This copy of [a page of the book]({site}{page}.html) runs by itself: the next cell unpacks the module "
         f"`upconv`, and nothing is installed or fetched{images}. [More on running it]({site}chapters/running.html).*"
     )
-    notebook.cells.insert(first[0], nbformat.v4.new_markdown_cell(note, id="standalone"))
+    notebook.cells.insert(notebook.cells.index(set_up), nbformat.v4.new_markdown_cell(note, id="standalone"))
     return notebook
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import warnings
 from pathlib import Path
 from types import MethodType
@@ -19,8 +20,8 @@ def checkpoint_path(name, key):
     Parameters
     ----------
     name : str or os.PathLike
-        A path without a suffix; if it is relative, in the folder `checkpoints` of
-        :func:`~upconv.book.files.cache_folder`.
+        A path without a suffix; if it is relative, in the folder that the environment variable UPCONV_CHECKPOINTS
+        names, or, if it is not set, in `checkpoints` of :func:`~upconv.book.files.cache_folder`.
     key : str
         Of the run, as of `run_key`.
 
@@ -33,7 +34,8 @@ def checkpoint_path(name, key):
     >>> checkpoint_path("unet", "0123456789abcdef" * 4).name
     'unet-0123456789abcdef.safetensors'
     """
-    path = cache_folder() / "checkpoints" / name
+    chosen = os.environ.get("UPCONV_CHECKPOINTS")
+    path = (Path(chosen).expanduser() if chosen else cache_folder() / "checkpoints") / name
     return path.with_name(f"{path.name}-{key[:16]}.safetensors")
 
 
