@@ -89,8 +89,8 @@ def train(
         Where the run is kept so that it goes on where it was if it is lost: a name, for a file in the folder of
         `upconv.book.checkpoints.checkpoint_path`, or a path. The file's name also has a key of the run (the model, its
         weights, the images, the settings), so that another run never continues this one; what only the code of a layer
-        or a loss says is not in it. A run that was finished is read back and not made again, until its file is deleted; PyTorch's
-        global generators then go on as after the run. None: nothing is kept.
+        or a loss says is not in it. A run that was finished is read back and not made again, until its file is deleted;
+        PyTorch's global generators then go on as after the run. None: nothing is kept.
     checkpoint_seconds : float
         The file is written when so many seconds went by since the last time, and at the end.
 
