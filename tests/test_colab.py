@@ -123,9 +123,15 @@ def test_files_outside_the_books_folder_are_found(settings, folder):
     put("home/.ipython/history")
     assert colab.leftovers(folder) == []
     put("home/.cache/other")
+    put("home/.cache/scikit-image/photo")
     put("home/notes")
     put("tmp/deep/file")
-    assert colab.leftovers(folder) == ["home/.cache/other", "home/notes", "tmp/deep/file"]
+    assert colab.leftovers(folder) == [
+        "home/.cache/other",
+        "home/.cache/scikit-image/photo",
+        "home/notes",
+        "tmp/deep/file",
+    ]
     (folder / "tmp" / "link").symlink_to("nowhere")
     assert colab.leftovers(folder)[-1] == "tmp/link"
 

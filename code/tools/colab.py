@@ -5,7 +5,6 @@ copies into an empty folder, cuts the network, and there runs `pytest --nbval`. 
 on the disk, and whether the progress bar shows in that old ipywidgets.
 """
 
-import json
 import os
 import shutil
 import subprocess
@@ -22,14 +21,7 @@ __all__ = ["CUT", "cut_off", "environment", "leftovers", "main", "variables"]
 ROOT = Path(__file__).resolve().parents[2]
 VERSIONS = ROOT / "tests" / "colab-2026-08.txt"
 # Other packages' own files, by where they lie in the home folder.
-OTHERS = (
-    ".cache/matplotlib",
-    ".cache/scikit-image",
-    ".config/matplotlib",
-    ".ipython",
-    ".jupyter",
-    ".local/share/jupyter",
-)
+OTHERS = ".cache/matplotlib .config/matplotlib .ipython .jupyter .local/share/jupyter".split()
 CUT = '''\
 """Python imports this by itself: no connection but those to this machine, no address but its own."""
 
@@ -120,12 +112,9 @@ def variables(folder):
 
 def cut_off(command):
     """Put a command into a network namespace that has the loopback interface alone; as it is where that can't be."""
-    for options in (["--net"], ["--net", "--map-root-user"]):
+    for options in (["--net"], ["--net", "--map-root-user"]) if shutil.which("unshare") else ():
         prefix = ["unshare", *options, sys.executable, "-c", ALONE]
-        if (
-            shutil.which("unshare")
-            and subprocess.run([*prefix, "true"], check=False, capture_output=True).returncode == 0
-        ):
+        if subprocess.run([*prefix, "true"], check=False, capture_output=True).returncode == 0:
             return [*prefix, *map(str, command)]
     return [str(word) for word in command]
 
@@ -146,8 +135,8 @@ def leftovers(folder):
 def bar_shown(notebook):
     """Say whether a notebook's output has a progress bar that reached its end."""
     views = [output for cell in notebook.cells for output in cell.get("outputs", []) if "data" in output]
-    states = json.dumps(notebook.metadata.get("widgets", {}))
-    widgets = json.loads(states).get("application/vnd.jupyter.widget-state+json", {}).get("state", {}).values()
+    stored = notebook.metadata.get("widgets", {}).get("application/vnd.jupyter.widget-state+json", {})
+    widgets = stored.get("state", {}).values()
     bars = [widget["state"] for widget in widgets if widget["model_name"] == "FloatProgressModel"]
     shown = any("application/vnd.jupyter.widget-view+json" in output["data"] for output in views)
     return shown and any(bar.get("value") == bar.get("max") == 300 for bar in bars)
