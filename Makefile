@@ -8,7 +8,7 @@ OLDEST := _build/oldest/bin
 TORCH ?= $(patsubst torch==%,%,$(filter torch==%,$(shell cat tests/oldest.txt)))
 
 .DEFAULT_GOAL := help
-.PHONY: help book test test-colab test-oldest venv notebooks standalone links serve lint clean
+.PHONY: help book test test-colab test-oldest bench venv notebooks standalone links serve lint clean
 
 help:  ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,9 +32,13 @@ test-oldest:  ## Test the module with the oldest versions allowed; TORCH=2.13.0 
 		-r /dev/stdin $(shell grep -E '^(pytest|pytest-xdist|hypothesis|setuptools)==' requirements.txt)
 	$(OLDEST)/python -m pip install --disable-pip-version-check --no-build-isolation --no-deps --editable .
 	$(OLDEST)/python -m pytest --override-ini addopts=--doctest-modules --numprocesses 2 --dist loadfile -ra \
-		--deselect tests/test_convert.py::test_published_models \
-		--deselect tests/test_rewrites.py::test_results_run_in_onnxruntime \
-		code/upconv $(wildcard $(patsubst %.py,tests/test_%.py,$(notdir $(wildcard code/upconv/*.py code/upconv/book/*.py))))
+		--deselect tests/test_models.py::test_published_models \
+		--deselect tests/test_layers.py::test_results_run_in_onnxruntime \
+		code/upconv $(wildcard $(patsubst %.py,tests/test_%.py,$(notdir $(wildcard code/upconv/*.py code/upconv/book/*.py)))) \
+		tests/test_book_models.py
+
+bench: venv  ## Time the rewritten forms against the models as they are; ONLY="pair generator" for some
+	@$(BIN)/python code/tools/bench.py $(if $(ONLY),--only $(ONLY)) $(if $(CSV),--csv $(CSV))
 
 venv: $(INSTALLED)  ## Make the virtual environment .venv and install everything into it
 

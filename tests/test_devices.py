@@ -14,6 +14,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from upconv import (
+    backend,
     checkerboard_energy,
     conv_matrix,
     conv_transpose_to_subpixel,
@@ -125,6 +126,29 @@ def test_a_gpu_gives_what_the_cpu_gives():
 
 
 @needs_cuda
+@pytest.mark.parametrize("inner", ["eager", "inductor"])
+def test_on_a_gpu_the_rewritten_forms_are_kept_whatever_tf32_rounds(inner):
+    torch.manual_seed(0)
+    steps = [
+        step for _ in range(3) for step in (nn.Upsample(scale_factor=2), nn.Conv2d(64, 64, 3, padding=1), nn.ReLU())
+    ]
+    model, x = nn.Sequential(*steps).to("cuda"), torch.randn(2, 64, 8, 8, device="cuda")
+    assert rewrite(model, "conv_transpose", x).counts["rewritten"] == 3
+    torch.compiler.reset()
+    new = torch.compile(model, backend=backend, options={"inner": inner})
+    with torch.no_grad():
+        for change in (
+            lambda: None,
+            lambda: model[1].weight.mul_(2),
+            lambda: model[4].load_state_dict(model[7].state_dict()),
+        ):
+            change()
+            torch.testing.assert_close(new(x), model(x), rtol=0.02, atol=0.02)
+    new(x).square().mean().backward()
+    assert all(parameter.grad.is_cuda for parameter in model.parameters())
+
+
+@needs_cuda
 @pytest.mark.parametrize("autocast", [None, torch.float16])
 def test_a_run_on_a_gpu_that_was_lost_goes_on(tmp_path, autocast):
     def run(**settings):
@@ -178,7 +202,7 @@ def test_where_tensors_go_to_the_cpu_is_known():
                 places[name] += ast.unparse(node.func).endswith(".cpu") or "'cpu'" in words
     places = {name: count for name, count in places.items() if count}
     assert places == {
-        "_layers.py": 2,  # index arithmetic in float32 as PyTorch's CPU does it
+        "_interpolation.py": 2,  # index arithmetic in float32 as PyTorch's CPU does it
         "checkpoints.py": 2,  # files; the other one is a name
         "figures.py": 4,  # plots
         "projection.py": 4,  # a basis of integers, and lstsq, which on a GPU wants full rank

@@ -1,391 +1,786 @@
+"""upconv.models on models as they are really written: the same outputs, nothing touched, everything reported."""
+
+import copy
+import io
+import warnings
+
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from written import Model, X, assert_same, conv, randomised, up
 
+from upconv import audit, rewrite, upsample_conv_to_conv_transpose
 from upconv.book.blocks import BLOCKS
-from upconv.book.models import ODD_SIZES, Autoencoder, SuperResolution, UNet
+from upconv.book.models import Autoencoder, SuperResolution, UNet
+
+KEYS = "name was became exact residual max_difference parameters_before parameters_after macs_before macs_after reason"
 
 
-def build(upsampling="nearest_conv_3x3", seed=0, **settings):
-    torch.manual_seed(seed)
-    return Autoencoder(upsampling, **settings)
+# layers in a row: how many pairs are exchanged, and a part of the reason where one is not
+PAIRS = {
+    "nearest": ([up(), conv()], 1, ""),
+    "unequal scales": ([up((3, 1)), conv(size=5)], 1, ""),
+    "even kernel": ([up(3), conv(size=4, padding=1)], 1, ""),
+    "large padding": ([up(), conv(padding=4)], 1, ""),
+    "same": ([up(), conv(padding="same", dilation=3)], 1, ""),
+    "groups": ([up(), conv(groups=4, outputs=8)], 1, ""),
+    "zero pad": ([up(), nn.ZeroPad2d((0, 1, 2, 0)), conv(size=2, padding=0)], 1, ""),
+    "zero pad, then padding": ([up(), nn.ZeroPad2d((0, 1, 0, 0)), conv()], 1, ""),
+    "two pads": ([up(), nn.ZeroPad2d(1), nn.ZeroPad2d((0, 1, 0, 1)), conv(padding=0)], 1, ""),
+    "crop": ([up(), nn.ZeroPad2d((-1, 0, 0, -2)), conv(padding=0)], 1, ""),
+    "crop, then padding": ([up(), nn.ZeroPad2d((-1, 0, 0, -2)), conv()], 0, "cropped before a convolution that pads"),
+    "reflection": ([up(), nn.ReflectionPad2d(1), conv(padding=0)], 1, ""),
+    "replication": ([up(), nn.ReplicationPad2d(2), conv(size=5, padding=0)], 1, ""),
+    "reflected and padded": ([up(), nn.ReflectionPad2d(1), conv()], 0, "reflect padding is followed by"),
+    "constant pad": ([up(), nn.ConstantPad2d(1, 2.0), conv()], 0, "read by pad"),
+    "padding mode": ([up(), conv(padding_mode="replicate")], 1, ""),
+    "circular": ([up(), conv(padding_mode="circular")], 1, ""),
+    "1x1": ([up(), conv(size=1), nn.BatchNorm2d(4), nn.ReLU()], 1, ""),
+    "1x1, align_corners": ([up(mode="bilinear", align_corners=True), conv(size=1)], 1, ""),
+    "1x1, bicubic by 2.5": ([up(2.5, mode="bicubic"), conv(size=1)], 1, ""),
+    "1x1, to a size": ([nn.Upsample(size=(11, 9)), conv(size=1)], 1, ""),
+    "bilinear, unpadded": ([up(mode="bilinear"), conv(padding=0)], 1, ""),
+    "bilinear, replicated": ([up(mode="bilinear"), conv(padding_mode="replicate")], 1, ""),
+    "bicubic, unpadded": ([up(3, mode="bicubic"), conv(padding=0)], 1, ""),
+    "nearest-exact": ([up(mode="nearest-exact"), conv()], 1, ""),
+    "UpsamplingNearest2d": ([nn.UpsamplingNearest2d(scale_factor=2), conv()], 1, ""),
+    "dropout": ([up(), nn.Dropout2d(), nn.Dropout(), conv()], 1, ""),
+    "identity": ([up(), nn.Identity(), conv()], 1, ""),
+    "spectral norm": ([up(), nn.utils.parametrizations.spectral_norm(conv())], 1, ""),
+    "weight norm": ([up(), nn.utils.parametrizations.weight_norm(conv())], 1, ""),
+    "bilinear, padded": ([up(mode="bilinear"), conv()], 0, 'padding after mode="bilinear"'),
+    "align_corners": ([up(mode="bilinear", align_corners=True), conv(padding=0)], 0, "align_corners=True: its weights"),
+    "fraction": ([up(1.5), conv()], 0, "only with a whole-numbered scale"),
+    "to a size": ([nn.Upsample(size=(10, 14)), conv()], 0, "no scale of its own: give it a scale_factor"),
+    "stride 2": ([up(), conv(stride=2)], 0, "stride=(2, 2)"),
+    "activation between": ([up(), nn.ReLU(), conv()], 0, "read by relu"),
+    "no conv": ([conv(), up()], 0, "read by the model's output"),
+}  # fmt: skip
 
 
-def of_a_block(name):
-    return name.split(".")[1] in ("up1", "up2", "up3")
+def built(case):
+    return randomised(nn.Sequential(*copy.deepcopy(PAIRS[case][0])))
 
 
-@pytest.mark.parametrize("upsampling", BLOCKS)
-def test_shapes_with_every_block(upsampling):
-    model, images = build(upsampling, code_size=10, channels=(3, 4, 5)).double(), torch.rand(2, 1, 28, 28).double()
-    codes = model.encode(images)
-    assert codes.shape == (2, 10)
-    assert model.decode(codes).shape == images.shape
-    assert torch.equal(model(images), model.decode(codes))
+def kinds(model):
+    return [type(module) for module in model.modules()]
 
 
-@pytest.mark.parametrize("upsampling", BLOCKS)
-def test_all_but_the_blocks_starts_from_the_same_weights(upsampling):
-    reference, model = build("nearest_conv_3x3", seed=3), build(upsampling, seed=3)
-    shared = {name: value for name, value in reference.state_dict().items() if not of_a_block(name)}
-    assert len(shared) == 12
-    mine = model.state_dict()
-    assert {name for name in mine if not of_a_block(name)} == shared.keys()
-    assert all(torch.equal(mine[name], value) for name, value in shared.items())
-    others = build(upsampling, seed=4).state_dict()
-    assert not any(torch.equal(others[name], value) for name, value in shared.items())
+@pytest.mark.parametrize("to", ["conv_transpose", "subpixel"])
+@pytest.mark.parametrize("case", PAIRS)
+def test_pairs_of_layers_are_exchanged_where_that_is_exact(case, to):
+    model, (_, expected, reason) = built(case), PAIRS[case]
+    result = rewrite(model, to, X)
+    if to == "subpixel" and case in ("1x1, align_corners", "1x1, bicubic by 2.5", "1x1, to a size"):
+        expected = 0  # a 1x1 convolution before an Upsample is no subpixel convolution
+    assert result.counts["rewritten"] == expected, result.report
+    for x in (X, torch.randn(1, 8, 7, 7).double()):
+        assert_same(model, result.model, x)
+    [row] = result.report
+    assert set(KEYS.split()) <= set(row)
+    if expected:
+        assert row["exact"] is True and row["residual"] == 0 and row["max_difference"] < 1e-10
+        assert row["became"] and row["macs_before"] > 0 and row["macs_after"] > 0 and row["parameters_before"] > 0
+        assert (nn.Upsample in kinds(result.model)) == ("Upsample" in row["became"])
+    else:
+        assert row["became"] is row["exact"] is row["residual"] is row["max_difference"] is None
+        assert reason in row["reason"]
+        assert not any(name != other for name, other in zip(kinds(model), kinds(result.model), strict=True))
 
 
-@pytest.mark.parametrize("upsampling", ["conv_transpose_4x4", "nearest_conv_3x3"])
-def test_the_same_seed_gives_the_same_model(upsampling):
-    first, second = (list(build(upsampling).state_dict().values()) for _ in range(2))
-    assert all(map(torch.equal, first, second))
+class Auto(nn.Module):
+    """A model with another method that pipelines call, a skip as a keyword and a shared Upsample."""
+
+    def __init__(self):
+        super().__init__()
+        self.up, self.pad = up(), nn.ZeroPad2d(1)
+        self.down, self.a, self.b = nn.Conv2d(8, 6, 3, 2, 1), conv(6, 8, padding=0), conv(8, 4, 5)
+
+    def decode(self, z):
+        return self.b(self.up(F.relu(self.a(self.pad(self.up(z))))))
+
+    def forward(self, x, *, factor):
+        return self.decode(self.down(x)) * factor
 
 
-def test_only_the_blocks_differ():
-    def outside(model):
-        return [repr(part) for name, part in model.named_modules() if name.count(".") == 1 and not of_a_block(name)]
-
-    transposed, resized = build("conv_transpose_4x4"), build("nearest_conv_3x3")
-    assert len(outside(resized)) == 16
-    assert outside(transposed) == outside(resized)
-    for name in ("up1", "up2", "up3"):
-        assert isinstance(transposed.decoder.get_submodule(name)[0], nn.ConvTranspose2d)
-        assert isinstance(resized.decoder.get_submodule(name)[0], nn.Upsample)
-
-
-def test_the_maps_halve_and_double():
-    model, sizes = build(channels=(3, 4, 5)), []
-    for part in [*model.encoder, *model.decoder]:
-        part.register_forward_hook(lambda part, _, output: sizes.append((type(part).__name__, tuple(output.shape[1:]))))
-    model(torch.rand(2, 1, 28, 28))
-    maps = [shape for kind, shape in sizes if kind in ("ZeroPad2d", "Conv2d", "Unflatten", "Sequential")]
-    encoder = [(1, 32, 32), (3, 16, 16), (4, 8, 8), (5, 4, 4)]
-    decoder = [(5, 4, 4), (4, 8, 8), (3, 16, 16), (3, 32, 32), (1, 32, 32), (1, 28, 28)]
-    assert maps == encoder + decoder
-    kinds = [kind for kind, _ in sizes[10:]]
-    assert all(kinds[i + 1] == "ELU" for i, kind in enumerate(kinds) if kind == "Sequential")
-
-
-def test_padding_and_crop_are_centred():
-    model, images = build(), torch.rand(2, 1, 28, 28)
-    padded = model.encoder[0](images)
-    assert torch.equal(padded[..., 2:-2, 2:-2], images)
-    assert padded.sum() == pytest.approx(images.sum().item())
-    codes = model.encode(images)
-    assert torch.equal(model.decoder[:-1](codes)[..., 2:-2, 2:-2], model.decode(codes))
+@pytest.mark.parametrize("to", ["conv_transpose", "subpixel"])
+def test_the_new_model_acts_in_every_mode(to):
+    model = Auto()
+    result = rewrite(model, to, X.float(), example_kwargs=dict(factor=2.0))
+    assert [row["status"] for row in result.report] == ["rewritten"] and result.report[0]["name"] == "up"
+    assert result.report[0]["was"] == "nearest upsampling, scale_factor=2.0 + Conv2d 3x3, Conv2d 5x5"
+    new, x = result.model, torch.randn(2, 6, 4, 5)
+    gradients = []
+    for mode in (torch.enable_grad, torch.no_grad, torch.inference_mode):
+        with mode():
+            torch.testing.assert_close(new.decode(x), model.decode(x), rtol=1e-4, atol=1e-5)
+            assert not upsamples(lambda: new.decode(x)) and upsamples(lambda: model.decode(x))
+    for one in (model, new):
+        y = x.clone().requires_grad_()
+        one.decode(y).square().sum().backward()
+        gradients.append(y.grad)
+        assert all(parameter.grad is not None for name, parameter in one.named_parameters() if "down" not in name)
+    torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-4)
+    with torch.autocast("cpu"), torch.no_grad():
+        found, expected = new.decode(x), model.decode(x)
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found, expected, rtol=0.1, atol=0.05)
 
 
-@pytest.mark.parametrize("upsampling", ["conv_transpose_4x4", "nearest_conv_3x3"])
-def test_the_default_is_small_and_learns_with_every_weight(upsampling):
-    model = build(upsampling)
-    assert 100_000 < sum(parameter.numel() for parameter in model.parameters()) < 200_000
-    model(torch.rand(4, 1, 28, 28)).square().mean().backward()
-    assert all(parameter.grad.abs().max() > 0 for parameter in model.parameters())
+def upsamples(call):
+    with torch.profiler.profile() as profile:
+        call()
+    return any("upsample" in event.name for event in profile.events())
 
 
-def test_one_image_does_not_reach_another():
-    model, images = build().double().train(), torch.rand(3, 1, 28, 28).double()
-    torch.testing.assert_close(model(images)[1:2], model(images[1:2]))
+@pytest.mark.parametrize("to", ["conv_transpose", "subpixel", "upsample_conv"])
+def test_the_new_model_is_copied_saved_traced_scripted_exported_and_compiled(to):
+    layers = dict(subpixel=[conv(8, 8), up()], conv_transpose=[conv(8, 8), up()], upsample_conv=[conv(8, 8)])[to]
+    model = nn.Sequential(*layers, nn.ConvTranspose2d(8, 8, 4, 2, 1) if to != "conv_transpose" else conv(8, 8))
+    x, file = X.float(), io.BytesIO()
+    new = rewrite(model.eval(), to, x).model
+    expected = new(x)
+    torch.save(new.state_dict(), file)
+    file.seek(0)
+    other = rewrite(copy.deepcopy(model), to, x).model
+    for parameter in other.parameters():
+        nn.init.zeros_(parameter)
+    other.load_state_dict(torch.load(file))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch.jit is deprecated, and in use
+        others = [
+            copy.deepcopy(new),
+            other,
+            torch.fx.symbolic_trace(new),
+            torch.jit.script(new),
+            torch.jit.trace(new, x),
+        ]
+        others += [torch.export.export(new, (x,)).module(), torch.compile(new, backend="aot_eager")]
+        for one in others:
+            torch.testing.assert_close(one(x), expected)
 
 
-@pytest.mark.parametrize(
-    ("settings", "error", "message"),
-    [
-        ({"upsampling": "nearest"}, ValueError, "name='nearest' is not a block; .*nearest_conv_3x3"),
-        ({"code_size": 0}, ValueError, "code_size=0 must be an int of at least 1"),
-        ({"code_size": 8.0}, TypeError, "code_size=8.0"),
-        ({"channels": (8, 16)}, ValueError, r"channels=\(8, 16\) must be 3 ints"),
-        ({"channels": 8}, ValueError, "channels=8 must be 3 ints"),
-        ({"channels": (8, 16, 0)}, ValueError, r"channels\[2\]=0 must be an int of at least 1"),
-        ({"decoder_channels": (8, 16)}, ValueError, r"decoder_channels=\(8, 16\) must be 3 ints"),
-    ],
-)
-def test_errors_of_the_settings(settings, error, message):
-    with pytest.raises(error, match=message):
-        Autoencoder(**settings)
+def test_an_upsample_that_training_reads_otherwise_is_left():
+    def forward(m, x):
+        large = m.u(x)
+        return (m.c(large), large.mean()) if m.training else m.c(large)
+
+    model = Model(forward, u=up(), c=conv()).double()
+    result = rewrite(model, "conv_transpose", X)
+    assert result.counts["rewritten"] == 0 and "in training it is read otherwise" in result.report[0]["reason"]
 
 
-@pytest.mark.parametrize("shape", [(28, 28), (1, 28, 28), (2, 3, 28, 28), (2, 1, 32, 32), (2, 1, 28, 27)])
-def test_wrong_image_shapes(shape):
-    with pytest.raises(ValueError, match=r"images must have the shape \(N, 1, 28, 28\), not \(") as caught:
-        build()(torch.zeros(shape))
-    assert str(shape) in str(caught.value)
+def test_a_convolution_that_reads_other_tensors_too_is_left():
+    for forward, reason in (
+        (lambda m, x: m.c(m.u(x)).sum() + m.c(x), "its convolution c reads other tensors"),
+        (lambda m, x: m.c(m.u(x)).sum() + m.c(m.v(x)), "reads another Upsample, with other settings"),
+        (lambda m, x: m.c(m.p(m.u(x))) + m.p(x).sum(), "its padding layers are used in other places"),
+        (lambda m, x: m.c(torch.cat([m.u(x[:, :4]), m.u(x[:, 4:])], 1)), "read by cat (line"),
+        (lambda m, x: m.c(m.u(x))[..., : m.u(x).shape[-1]], "read by __get__ (line"),
+    ):
+        model = Model(forward, u=up(), v=up(3), p=nn.ZeroPad2d(1), c=conv(8, 8)).double()
+        result = rewrite(model, "conv_transpose", X)
+        assert result.counts["rewritten"] == 0 and reason in result.report[0]["reason"], result.report
+        assert_same(model, result.model, X)
 
 
-@pytest.mark.parametrize("shape", [(64,), (2, 63), (2, 64, 1)])
-def test_wrong_code_shapes(shape):
-    with pytest.raises(ValueError, match=r"codes must have the shape \(N, 64\), not \("):
-        build().decode(torch.zeros(shape))
+def test_what_is_functional_is_named_with_its_line_and_left():
+    model = Model(lambda m, x: m.c(F.interpolate(x, scale_factor=2)), c=conv()).double()
+    line = test_what_is_functional_is_named_with_its_line_and_left.__code__.co_firstlineno + 1
+    for to in ("conv_transpose", "subpixel", "upsample_conv"):
+        [row] = rewrite(model, to, X).report
+        assert row["name"] == f"(the model itself): F.interpolate (line {line})" and row["status"] == "left"
+        assert 'torch.compile(model, backend="upconv") folds' in row["reason"]
 
 
-def test_the_default_network_is_the_one_of_the_chapter():
-    counts = {
-        name: sum(p.numel() for p in build(name).parameters()) for name in ("conv_transpose_4x4", "nearest_conv_3x3")
-    }
-    assert counts == {"conv_transpose_4x4": 162_249, "nearest_conv_3x3": 153_737}
-    kinds = [type(layer).__name__ for layer in build().encoder]
-    assert kinds == ["ZeroPad2d", *["Conv2d", "ELU"] * 3, "Flatten", "Linear"]
+class Float32(nn.Module):
+    """A model that runs in float32 alone, and whose convolutions round to fewer digits, as TF32 does."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, x):
+        if x.dtype != torch.float32:
+            raise TypeError("this model is float32")
+        for step in self.model:
+            x = step(x)
+            if not isinstance(step, nn.Upsample):
+                x = (x * 2**9 + x) - x * 2**9  # fourteen bits of the mantissa stay
+        return x
 
 
-def test_the_decoder_can_be_wider_and_the_encoder_stays_the_same():
-    plain, wide = build(seed=5), build(seed=5, decoder_channels=(9, 17, 70))
-    assert all(map(torch.equal, plain.encoder.state_dict().values(), wide.encoder.state_dict().values()))
-    assert [wide.decoder.get_submodule(f"up{i}")[1].out_channels for i in (1, 2, 3)] == [17, 9, 9]
-    assert wide.decoder.linear.out_features == 70 * 16
-    assert wide(torch.rand(2, 1, 28, 28)).shape == (2, 1, 28, 28)
+def test_rounding_decides_nothing_where_float64_does_not_run():
+    layers = [step for _ in range(4) for step in (up(), conv(8, 8), nn.ReLU())]
+    model = Float32(nn.Sequential(*layers))
+    result = rewrite(model, "conv_transpose", X.float())
+    assert result.counts["rewritten"] == 4, result.report
+    wrong = Float32(nn.Sequential(nn.ConvTranspose2d(8, 8, 2, 2)))
+    wrong.model.register_forward_hook(lambda *_: None)
+    wrong = Model(lambda m, x: m.f(x) * (2 if isinstance(m.f.model[0], nn.ConvTranspose2d) else 1), f=wrong)
+    result = rewrite(wrong, "subpixel", X.float())
+    assert result.counts["rewritten"] == 0 and "taken back" in result.report[0]["reason"]
 
 
-def enlarger(upsampling="nearest_conv_3x3", seed=0, **settings):
-    torch.manual_seed(seed)
-    return SuperResolution(upsampling, **settings)
+def test_bfloat16_models_are_judged_by_their_algebra():
+    model = nn.Sequential(up(), conv(8, 8), nn.ReLU(), up(), conv(8, 8), nn.ReLU(), up(), conv(8, 4)).bfloat16()
+    result = rewrite(model, "conv_transpose", X.bfloat16())
+    assert result.counts["rewritten"] == 3 and result.model[1].weight.dtype == torch.bfloat16
 
 
-@pytest.mark.parametrize("upsampling", BLOCKS)
-def test_super_resolution_enlarges_any_size_fourfold_with_every_block(upsampling):
-    model = enlarger(upsampling, channels=(3, 4, 5))
-    assert model(torch.rand(2, 1, 8, 8)).shape == (2, 1, 32, 32)
-    assert model(torch.rand(1, 1, 5, 7)).shape == (1, 1, 20, 28)
-    shared = [name for name in model.state_dict() if not of_a_block(name)]
-    reference = enlarger("conv_transpose_3x3", channels=(3, 4, 5)).state_dict()
-    assert shared == [f"layers.{conv}.{kind}" for conv in ("conv1", "conv2", "conv3") for kind in ("weight", "bias")]
-    assert all(torch.equal(model.state_dict()[name], reference[name]) for name in shared)
-    other = enlarger(upsampling, seed=1, channels=(3, 4, 5)).state_dict()
-    assert not any(torch.equal(other[name], reference[name]) for name in shared)
+def test_the_runs_do_not_grow_with_the_layers():
+    def runs(layers, to, wrong=0):
+        model = nn.Sequential(*(nn.ConvTranspose2d(8, 8, 3, padding=1) for _ in range(layers))).double()
+        counter = []
+
+        def forward(m, x):
+            counter.append(1)
+            for place, layer in enumerate(m.layers):
+                x = layer(x) * (2 if place < wrong and isinstance(layer, nn.ConvTranspose2d) else 1)
+            return x
+
+        result = rewrite(Model(forward, layers=model), to, X)
+        assert result.counts == {"rewritten": layers - wrong, "left": wrong, "refused": 0}, result.report
+        return len(counter)
+
+    for to in ("subpixel", "upsample_conv"):
+        assert runs(16, to) == runs(2, to) <= 6
+    assert runs(16, "subpixel", wrong=1) < 20
 
 
-def test_super_resolution_works_at_the_small_size_and_activates_after_all_but_the_last():
-    model, found = enlarger(channels=(3, 4, 5)), []
-    for part in model.layers:
-        part.register_forward_hook(lambda part, _, output: found.append((type(part).__name__, *output.shape[1:])))
-    model(torch.rand(2, 1, 6, 6))
-    assert [f for f in found if f[0] != "ELU"] == [
-        ("Conv2d", 3, 6, 6), ("Conv2d", 3, 6, 6), ("Sequential", 4, 12, 12), ("Sequential", 5, 24, 24),
-        ("Conv2d", 1, 24, 24),
-    ]  # fmt: skip
-    assert [f[0] == "ELU" for f in found] == [False, True] * 4 + [False]
-    convs = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d)]
-    assert {(c.kernel_size, c.padding, c.padding_mode, c.stride) for c in convs} == {((3, 3), (1, 1), "zeros", (1, 1))}
+def test_kernel_size_and_mode_are_those_of_the_pairs():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.ConvTranspose2d(8, 4, 2, 2)).double()
+    residuals = []
+    for inputs in (None, X):
+        result = rewrite(model, "upsample_conv", inputs, kernel_size=3, mode="bilinear")
+        [row] = result.report
+        pair = list(result.model.modules())
+        assert any(isinstance(m, nn.Upsample) and m.mode == "bilinear" for m in pair)
+        assert any(isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3) for m in pair)
+        residuals.append(row["residual"])
+    assert 0 < residuals[1] != residuals[0]
 
 
-@pytest.mark.parametrize("shape", [(8, 8), (1, 8, 8), (2, 3, 8, 8)])
-def test_super_resolution_takes_grey_images(shape):
-    with pytest.raises(ValueError, match=r"images must have the shape \(N, 1, H, W\), not \("):
-        enlarger()(torch.zeros(shape))
-    with pytest.raises(ValueError, match=r"channels=\(8,\) must be 3 ints: the channels at 1, 2 and 4 times"):
-        SuperResolution(channels=(8,))
+def test_without_examples_the_new_layers_take_output_size():
+    layer = nn.ConvTranspose2d(8, 4, 3, 2, 1).double()
+    model = Model(lambda m, x, size=None: m.t(x, output_size=size), t=layer)
+    for to in ("subpixel", "upsample_conv"):
+        new = rewrite(model, to).model
+        for size in (None, (9, 13), (10, 14), [2, 4, 9, 14]):
+            expected, found = model(X, size), new(X, size)
+            assert found.shape == expected.shape and found.is_contiguous()
+            if to == "subpixel":
+                torch.testing.assert_close(found, expected)
+        with pytest.raises(ValueError, match="axis -1 can have 13 to 14 pixels"):
+            new(X, (10, 15))
+        fixed = Model(None, t=new.t)
+        fixed.__class__ = type("Fixed", (Model,), dict(forward=lambda m, x: m.t(x, output_size=[9, 14])))
+        torch.testing.assert_close(torch.fx.symbolic_trace(fixed)(X), new(X, (9, 14)))
 
 
-def unet(upsampling="nearest_conv_3x3", seed=0, **settings):
-    torch.manual_seed(seed)
-    return UNet(upsampling, **settings)
+def test_measuring_says_where_a_layer_is_slower(monkeypatch):
+    monkeypatch.setattr("upconv.models._times", lambda calls: (1.0, 2.0))
+    result = rewrite(nn.Sequential(up(), conv()).double(), "conv_transpose", X, measure=True)
+    [row] = result.report
+    assert (row["seconds_before"], row["seconds_after"]) == (1.0, 2.0) == result.seconds
+    assert row["reason"] == "slower here: 2.00 of the time before"
+    assert "1 s a call before, 2 s after" in str(result) and "seconds_before" in str(result)
 
 
-def inside_a_unet_block(name):
-    return name.startswith("decoder.up")
+def test_compiled_models_name_the_remedy():
+    with pytest.raises(
+        ValueError, match=r"model is compiled: give the module that it was made of .* backend=\"upconv\""
+    ):
+        rewrite(torch.compile(nn.Sequential(up(), conv())), "conv_transpose", X.float())
 
 
-@pytest.mark.parametrize("odd_sizes", [name for name in ODD_SIZES if name != "refuse"])
-@pytest.mark.parametrize("upsampling", BLOCKS)
-def test_a_unet_takes_every_size_from_its_minimum_up(upsampling, odd_sizes):
-    model = unet(upsampling, channels=(2, 3, 2), classes=3, odd_sizes=odd_sizes).eval()
-    sizes = [(4, 4), (5, 4), (4, 7), (9, 6), (65, 65), (97, 61)] + [(n, 145 - n) for n in range(16, 130, 7)]
-    if odd_sizes == "output_size" and upsampling.startswith(("pixel", "conv_transpose_3x3")):
-        # by chapter 1, kernel 3 with stride 2 and padding 1 makes 2n - 1 or 2n, never 2n + 1
-        message = "output_size" if upsampling.startswith("pixel") else "valid sizes range"
-        with pytest.raises(ValueError, match=message):
-            model(torch.rand(1, 1, 65, 65))
-        sizes = [(4, 4), (16, 32)]
-    for height, width in sizes:
-        assert model(torch.rand(1, 1, height, width)).shape == (1, 3, height, width)
+# exchanging layers
 
 
-@pytest.mark.parametrize("upsampling", ["conv_transpose_2x2", "nearest_conv_3x3", "pixel_shuffle"])
-def test_a_unet_takes_every_size_from_16_to_129(upsampling):
-    model = unet(upsampling, channels=(1, 1, 1, 1)).eval()
-    for size in range(16, 130):
-        for shape in ((size, 16), (145 - size, size)):
-            assert model(torch.zeros(1, 1, *shape)).shape == (1, 2, *shape)
-
-
-def test_the_minimum_is_2_to_the_number_of_halvings():
-    for depth in (1, 2, 4):
-        model = unet(channels=(2,) * (depth + 1)).eval()
-        assert model.minimum_size == 2**depth
-        assert model(torch.rand(1, 1, 2**depth, 2**depth)).shape == (1, 2, 2**depth, 2**depth)
-        for height, width in ((2**depth - 1, 64), (64, 2**depth - 1)):
-            message = f"at least {2**depth} x {2**depth} pixels, since the network halves {depth} times; these have "
-            with pytest.raises(ValueError, match=f"{message}{height} x {width}"):
-                model(torch.rand(1, 1, height, width))
-
-
-@pytest.mark.parametrize("upsampling", BLOCKS)
-def test_every_block_fails_at_an_odd_size_without_a_remedy(upsampling):
-    model = unet(upsampling, odd_sizes="refuse").eval()
-    with pytest.raises(ValueError, match="the block makes 64 x 64 pixels where the encoder had 65 x 65"):
-        model(torch.rand(1, 1, 65, 65))
-    with pytest.raises(ValueError, match="the block makes 48 x 60 pixels where the encoder had 48 x 61"):
-        model(torch.rand(1, 1, 48, 61))
-    assert model(torch.rand(1, 1, 64, 60)).shape == (1, 2, 64, 60)
-
-
-def test_the_remedies_agree_where_nothing_is_odd_and_do_what_they_say_elsewhere():
-    model, images = unet(seed=1).double().eval(), torch.rand(2, 1, 21, 20, dtype=torch.float64)
-    made = {}
-    for model.odd_sizes in ODD_SIZES:
-        made[model.odd_sizes] = model(images[..., :20, :])
-        assert torch.equal(made[model.odd_sizes], made["interpolate"])
-    for model.odd_sizes in set(ODD_SIZES) - {"refuse"}:
-        made[model.odd_sizes] = model(images)
-    last, before = images[..., -1:, :], images.flip(2)[..., 1:4, :]
-    for name, rows in (("reflect", before), ("zeros", 0 * before)):
-        model.odd_sizes = "refuse"
-        by_hand = model(torch.cat([images, rows], dim=2))[..., :21, :]
-        assert torch.equal(made[f"pad_input_{name}"], by_hand)
-    assert last.abs().min() > 0 and len({value.sum().item() for value in made.values()}) == len(made)
-
-    def decode(double):
-        """By hand, the last doubling as it is given."""
-        at0 = model.encoder.level0(images)
-        at1 = model.encoder.level1(at0)
-        at2 = model.encoder.level2(at1)
-        up1 = model.decoder.up1(at2)
-        x = model.decoder.level1(torch.cat([at1, up1], dim=1))
-        return model.decoder.head(model.decoder.level0(torch.cat([at0, double(x)], dim=1)))
-
-    up, (upsample, conv) = model.decoder.up0, model.decoder.up0
-    assert torch.equal(made["pad"], decode(lambda x: F.pad(up(x), (0, 0, 0, 1))))
-    assert torch.equal(
-        made["interpolate"], decode(lambda x: F.interpolate(up(x), (21, 20), mode="bilinear", align_corners=False))
+def decoder():
+    return randomised(
+        nn.Sequential(
+            nn.ConvTranspose2d(8, 6, 4, 2, 1),
+            nn.BatchNorm2d(6),
+            nn.ReLU(),
+            nn.ConvTranspose2d(6, 6, 3, 2, 1, 1, groups=3),
+            nn.ReLU(),
+            nn.ConvTranspose2d(6, 2, 5, (3, 2), (1, 2), dilation=(1, 2)),
+        )
     )
-    assert torch.equal(made["output_size"], decode(lambda x: conv(F.interpolate(x, (21, 20), mode=upsample.mode))))
 
 
-@pytest.mark.parametrize("upsampling", ["conv_transpose_2x2", "conv_transpose_4x4"])
-def test_output_size_is_that_of_the_transposed_convolution(upsampling):
-    model, images = unet(upsampling, channels=(2, 3), odd_sizes="output_size").eval(), torch.rand(1, 1, 9, 8)
-    skip = model.encoder.level0(images)
-    up = model.decoder.up0[0](model.encoder.level1(skip), output_size=[9, 8])
-    by_hand = model.decoder.head(model.decoder.level0(torch.cat([skip, up], dim=1)))
-    assert torch.equal(model(images), by_hand)
+def test_every_transposed_layer_becomes_a_subpixel_convolution():
+    model = decoder()
+    for inputs in (None, (X,)):
+        result = rewrite(model, "subpixel", example_inputs=inputs)
+        assert result.counts == {"rewritten": 3, "left": 0, "refused": 0}
+        assert not any(isinstance(module, nn.ConvTranspose2d) for module in result.model.modules())
+        for x in (X, torch.randn(1, 8, 1, 3).double()):
+            assert_same(model, result.model, x)
+        assert [row["name"] for row in result.report] == ["0", "3", "5"]
+        assert all(row["exact"] and row["residual"] == 0 for row in result.report)
+    assert [row["macs_before"] for row in result.report] == [
+        2 * 35 * 8 * 6 * 16,
+        2 * 140 * 6 * 2 * 9,
+        2 * 560 * 6 * 2 * 25,
+    ]
 
 
-@pytest.mark.parametrize("upsampling", BLOCKS)
-def test_all_but_the_blocks_of_a_unet_starts_from_the_same_weights(upsampling):
-    reference, model = unet(seed=3).state_dict(), unet(upsampling, seed=3).state_dict()
-    shared = [name for name in reference if not inside_a_unet_block(name)]
-    assert [name for name in model if not inside_a_unet_block(name)] == shared and len(shared) == 62
-    assert all(torch.equal(model[name], reference[name]) for name in shared)
-    other = unet(upsampling, seed=4).state_dict()
-    assert not any(torch.equal(other[name], reference[name]) for name in shared if "conv" in name or "head" in name)
+def test_layers_that_are_pairs_become_them_exactly():
+    pair = rewrite(nn.Sequential(up(), conv(8, 8)), "conv_transpose", example_inputs=(X.float(),))
+    assert pair.counts["rewritten"] == 1
+    layer = upsample_conv_to_conv_transpose(up(), conv(8, 8).double())
+    model = nn.Sequential(layer, nn.ReLU(), nn.ConvTranspose2d(8, 3, 4, 2, 1).double())
+    result = rewrite(model, "upsample_conv", example_inputs=(X,))
+    assert [row["exact"] for row in result.report] == [True, False]
+    assert result.report[0]["residual"] < 1e-12 and result.report[0]["max_difference"] < 1e-10
+    assert 0.05 < result.report[1]["residual"] < 1
+    assert [type(step) for step in result.model[0]] == [nn.Upsample, nn.Conv2d]
 
 
-@pytest.mark.parametrize("skips", [0, 1, 2, 3, None])
-def test_the_skip_connections_are_those_of_the_smallest_sizes(skips):
-    model = unet(channels=(2, 3, 4, 5), decoder_channels=(6, 7, 8), skips=skips, in_channels=3, classes=9).eval()
-    kept = 3 if skips is None else skips
-    for level, (mine, handed) in enumerate(zip((6, 7, 8), (2, 3, 4), strict=True)):
-        into = mine + handed * (level >= 3 - kept)
-        assert model.decoder.get_submodule(f"level{level}").conv1.in_channels == into
-    images = torch.rand(2, 3, 16, 24)
-    features = []
-    x = images
-    for level in model.encoder:
-        features.append(x := level(x))
-    assert torch.equal(model.decoder(features), model(images))
-    for level in range(3):
-        changed = [f + (i == level) for i, f in enumerate(features)]
-        assert torch.equal(model.decoder(changed), model(images)) == (level < 3 - kept)
+def test_fitting_layer_after_layer_beats_projecting():
+    torch.manual_seed(1)
+    model = nn.Sequential(
+        nn.ConvTranspose2d(8, 8, 4, 2, 1), nn.ReLU(), nn.ConvTranspose2d(8, 8, 4, 2, 1), nn.ReLU(), nn.ConvTranspose2d(8, 3, 4, 2, 1)
+    ).double()  # fmt: skip
+    x = torch.randn(4, 8, 9, 9).double()
+    fitted, projected = (rewrite(model, "upsample_conv", example_inputs=inputs) for inputs in ((x,), None))
+    errors = [(result.model(x) - model(x)).norm().item() for result in (fitted, projected)]
+    assert errors[0] < errors[1]
+    # the residual of the last layer is the error of the whole model on these inputs
+    whole = (fitted.model(x) - model(x)).norm() / model(x).norm()
+    assert fitted.report[-1]["residual"] == pytest.approx(whole.item(), rel=1e-9)
+    assert fitted.report[-1]["max_difference"] == pytest.approx((fitted.model(x) - model(x)).abs().max().item())
 
 
-def test_a_unets_parts_are_in_the_order_of_the_paper():
-    model, found = unet(channels=(2, 3, 4), decoder_channels=(5, 6), classes=7).eval(), []
-    for name, part in model.named_modules():
-        if not list(part.children()):
-            part.register_forward_hook(
-                lambda part, _, out, name=name: found.append((type(part).__name__, *out.shape[1:]))
-            )
-    model(torch.rand(1, 1, 16, 16))
-
-    def level(channels, size):
-        return [(kind, channels, size, size) for kind in ("Conv2d", "BatchNorm2d", "ReLU")] * 2
-
-    expected = [*level(2, 16), ("MaxPool2d", 2, 8, 8), *level(3, 8), ("MaxPool2d", 3, 4, 4), *level(4, 4)]
-    expected += [("Upsample", 4, 8, 8), ("Conv2d", 6, 8, 8), *level(6, 8)]
-    expected += [("Upsample", 6, 16, 16), ("Conv2d", 5, 16, 16), *level(5, 16), ("Conv2d", 7, 16, 16)]
-    assert found == expected
-    convs = [part for part in model.modules() if isinstance(part, nn.Conv2d)]
-    assert {conv.padding_mode for conv in convs} == {"zeros"} and {conv.stride for conv in convs} == {(1, 1)}
-    assert model.decoder.head.bias is not None
-    skip, made = torch.zeros(1, 2, 16, 16), torch.zeros(1, 5, 16, 16)
-    weight = model.decoder.level0.conv1.weight  # the skip connection comes first
-    assert weight.shape[1] == skip.shape[1] + made.shape[1]
+def test_a_layer_in_several_places_is_exchanged_in_all():
+    layer = nn.ConvTranspose2d(8, 8, 2, 2)
+    model = Model(lambda m, x: m.a(m.b(x)), a=layer, b=layer).double()
+    result = rewrite(model, "subpixel", example_inputs=(X,))
+    assert result.counts["rewritten"] == 1 and result.model.a is result.model.b
+    assert_same(model, result.model, X)
 
 
-def test_the_encoder_stays_the_same_when_the_decoder_is_wider():
-    plain, wide = unet(seed=5), unet(seed=5, decoder_channels=(9, 17))
-    assert all(map(torch.equal, plain.encoder.state_dict().values(), wide.encoder.state_dict().values()))
-    assert wide.decoder.head.in_channels == 9 and wide.decoder.up1[1].out_channels == 17
+def test_output_size_is_kept():
+    layer = nn.ConvTranspose2d(8, 4, 3, 2, 1)
+    model = Model(lambda m, x, size: m.t(x, output_size=size), t=layer).double()
+    for to in ("subpixel", "upsample_conv"):
+        result = rewrite(model, to, example_inputs=(X, (10, 13)))
+        for size in ((9, 13), (10, 14), (9, 14)):
+            assert result.model(X, size).shape[2:] == size
+            if to == "subpixel":
+                assert_same(model, result.model, X, size)
+        with pytest.raises(ValueError, match="axis -2 can have 9 to 10 pixels"):
+            result.model(X, (11, 13))
+
+
+def test_layers_are_found_however_they_are_called():
+    layer = nn.ConvTranspose2d(8, 4, 4, 2, 1).double()
+    for to in ("subpixel", "upsample_conv"):
+        root = rewrite(layer, to, example_inputs=(X,))
+        named = rewrite(Model(lambda m, x: m.t(input=x), t=layer), to, example_inputs=(X,))
+        assert root.counts["rewritten"] == named.counts["rewritten"] == 1
+        assert root.report[0]["residual"] == named.report[0]["residual"]
+        assert type(root.model) is nn.Sequential
+        if to == "subpixel":
+            assert_same(layer, root.model, X)
+            assert_same(layer, named.model, X)
+    none = Model(lambda m, x: m.t(x, output_size=None), t=layer)
+    result = rewrite(none, "subpixel", example_inputs=(X,))
+    assert result.counts["rewritten"] == 1
+    assert_same(none, result.model, X)
+
+
+def test_what_the_inputs_do_not_reach_is_left():
+    layers = dict(a=nn.ConvTranspose2d(8, 4, 2, 2), b=nn.ConvTranspose2d(8, 4, 2, 2))
+    model = Model(lambda m, x: m.a(x) if len(x) > 1 else m.b(x), **layers).double()
+    result = rewrite(model, "subpixel", example_inputs=(X,))
+    assert [row["status"] for row in result.report] == ["rewritten", "left"]
+    assert result.report[1]["reason"] == "the example inputs do not call it"
+    hidden = Model(lambda m, x: m.list[0](x), a=layers["a"]).double()
+    hidden.list = [hidden.a]
+    result = rewrite(hidden, "subpixel", example_inputs=(X,))
+    assert "a reference of its own" in result.report[0]["reason"] and result.counts["rewritten"] == 0
+    assert_same(hidden, result.model, X)
+
+
+def test_an_exchange_that_changes_the_outputs_is_taken_back():
+    def forward(model, x):
+        return model.a(x) * (2 if isinstance(model.a, nn.ConvTranspose2d) else 1) + model.b(x)
+
+    layers = dict(a=nn.ConvTranspose2d(8, 4, 2, 2), b=nn.ConvTranspose2d(8, 4, 2, 2))
+    model = Model(forward, **layers).double()
+    result = rewrite(model, "subpixel", example_inputs=(X,))
+    assert [row["status"] for row in result.report] == ["left", "rewritten"]
+    assert "taken back" in result.report[0]["reason"] and result.report[0]["exact"] is None
+    assert_same(model, result.model, X)
+
+
+def test_shared_weights_are_named():
+    model = nn.Sequential(nn.Conv2d(4, 8, 2, stride=2), nn.ConvTranspose2d(8, 4, 2, 2)).double()
+    model[1].weight = model[0].weight
+    [row] = rewrite(model, "subpixel").report
+    assert row["reason"] == "no longer shares its weight with 0.weight"
+
+
+def test_inputs_may_be_results_of_a_computation():
+    x = X.clone().requires_grad_() * 1
+    assert rewrite(nn.Sequential(up(), conv()).double(), "conv_transpose", example_inputs=(x,)).counts["rewritten"] == 1
+
+
+@pytest.mark.parametrize("norm", ["weight_norm", "spectral_norm"])
+def test_normalised_weights_are_taken_as_they_are_in_eval_mode(norm):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        old = getattr(nn.utils, norm)(nn.ConvTranspose2d(8, 4, 4, 2, 1))
+    new = getattr(nn.utils.parametrizations, norm)(nn.ConvTranspose2d(8, 4, 4, 2, 1))
+    model = nn.Sequential(old.double()).eval(), nn.Sequential(new.double()).eval()
+    for one in model:
+        one(X)
+        result = rewrite(one, "subpixel", example_inputs=(X,))
+        assert result.counts["rewritten"] == 1, result.report
+        assert_same(one, result.model, X)
+
+
+def test_what_cannot_be_exchanged_is_left_with_a_reason():
+    class Own(nn.ConvTranspose2d):
+        def forward(self, x):
+            return super().forward(x) + 1
+
+    hooked = nn.ConvTranspose2d(8, 8, 2, 2)
+    hooked.register_forward_hook(lambda *_: None)
+    read = nn.ConvTranspose2d(8, 8, 2, 2)
+    model = Model(
+        lambda m, x: F.conv_transpose2d(m.own(m.hooked(x)), m.read.weight, stride=2) + m.line(x.flatten(2)).mean() + m.good(x).mean(),
+        own=Own(8, 8, 2, 2), hooked=hooked, read=read, line=nn.ConvTranspose1d(8, 2, 2, 2), good=nn.ConvTranspose2d(8, 8, 2, 2),
+        volume=nn.ConvTranspose3d(1, 1, 2),
+    ).double()  # fmt: skip
+    result = rewrite(model, "subpixel", example_inputs=(X,))
+    rows = {row["name"]: row for row in result.report}
+    line = next(name for name in rows if name.startswith("(the model itself): F.conv_transpose2d (line "))
+    assert set(rows) == {"own", "hooked", "read", "line", "good", "volume", line}
+    assert "write it as a layer" in rows[line]["reason"]
+    assert rows["good"]["status"] == "rewritten"
+    for name, reason in (
+        ("own", "a forward of its own"),
+        ("hooked", "forward hooks"),
+        ("line", "only 2-D"),
+        ("volume", "only 2-D"),
+        ("read", "the example inputs do not call it"),
+    ):
+        assert rows[name]["status"] in ("left", "refused") and rows[name]["became"] is None
+        assert reason in rows[name]["reason"]
+    assert_same(model, result.model, X)
+    assert result.counts == {"rewritten": 1, "left": 2, "refused": 4}
+    assert "1 rewritten, 2 left, 4 refused" in str(result)
+    model = Model(lambda m, x: m.a(x) + m.a.weight.mean(), a=nn.ConvTranspose2d(8, 8, 2, 2)).double()
+    [row] = rewrite(model, "subpixel", example_inputs=(X,)).report
+    assert "the model does more with it than calling it: AttributeError" in row["reason"]
+
+
+def test_1d_and_3d_upsamplings_are_listed():
+    def forward(model, x):
+        line = F.interpolate(x.flatten(2), scale_factor=2)
+        volume = F.interpolate(x[:, None], scale_factor=2)
+        return model.a(line).mean() + volume.mean()
+
+    result = rewrite(Model(forward, a=nn.Conv1d(8, 1, 3)).double(), "conv_transpose", example_inputs=(X,))
+    assert result.counts == {"rewritten": 0, "left": 0, "refused": 2}
+    assert all("only images of shape (N, C, H, W)" in row["reason"] for row in result.report)
+
+
+# nothing is touched
+
+
+@pytest.mark.parametrize("to", ["subpixel", "conv_transpose", "upsample_conv"])
+def test_the_given_model_is_untouched(to):
+    model = nn.Sequential(
+        nn.ConvTranspose2d(8, 8, 4, 2, 1), nn.BatchNorm2d(8), nn.Dropout(0.5), up(), conv(8, 8), nn.ReLU(inplace=True)
+    ).double()  # fmt: skip
+    model.train()
+    model[1].eval()
+    model[0].weight.requires_grad_(False)
+    calls = []
+    model[4].register_forward_hook(lambda *_: calls.append(1))
+    model.register_buffer("counter", torch.zeros(1))
+    state = copy.deepcopy(model.state_dict())
+    before = {name: (module, module.training, len(module._forward_hooks)) for name, module in model.named_modules()}
+    pointers = [parameter.data_ptr() for parameter in model.parameters()]
+    x, random = X.clone(), torch.get_rng_state()
+    result = rewrite(model, to, example_inputs=(x,), measure=True)
+    audit(model, x)
+    assert torch.equal(random, torch.get_rng_state())
+    assert torch.equal(x, X)
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+    assert pointers == [parameter.data_ptr() for parameter in model.parameters()]
+    assert model[0].weight.requires_grad is False
+    assert all(parameter.grad is None for parameter in model.parameters())
+    for name, module in model.named_modules():
+        assert (module, module.training, len(module._forward_hooks)) == before[name]
+    assert "forward" not in vars(model)
+    assert not {p.data_ptr() for p in result.model.parameters()} & set(pointers)
+    assert result.model.training and not result.model[1].training
+    assert all(value > 0 for value in result.seconds)
+    assert not torch.nn.modules.module._global_forward_hooks
+
+
+# audit
+
+
+def test_the_audit_names_every_step_in_order():
+    model = Model(
+        lambda m, x: m.s(m.e(m.d(torch.cat([m.c(F.interpolate(m.a(x), scale_factor=2)), m.u(m.b(m.a(x)))], 1)))),
+        a=nn.ConvTranspose2d(8, 4, 3, 2), c=conv(4, 4), b=nn.Identity(), u=up(mode="bilinear", align_corners=True), d=conv(8, 4),
+        e=conv(4, 8), s=nn.PixelShuffle(2),
+    ).double()  # fmt: skip
+    report = audit(model, X)
+    assert [row["kind"].split(",")[0] for row in report] == [
+        "ConvTranspose2d", "nearest upsampling", "ConvTranspose2d", "bilinear upsampling", "PixelShuffle",
+    ]  # fmt: skip
+    assert report[0]["name"] == report[2]["name"] == "a"
+    assert report[1]["name"].startswith("(the model itself): F.interpolate (line ")
+    assert [row["even_overlap"] for row in report] == [False, True, False, True, True]
+    assert report[0]["sizes"] == ((5, 7), (11, 15))
+    assert report[0]["exact_targets"] == ("subpixel",) and report[1]["exact_targets"] == ("conv_transpose",)
+    assert report[3]["exact_targets"] == ()
+    assert "align_corners=True" in report[3]["verdict"]
+    assert str(report).startswith("name ") and report._repr_html_().count("<tr>") == 6
+
+
+def test_the_audit_measures_what_a_flat_input_shows():
+    layer = nn.ConvTranspose2d(6, 5, 4, 2, 1, bias=False).double()
+    [row] = audit(nn.Sequential(layer), torch.zeros(1, 6, 8, 8).double())
+    flat = torch.eye(6).double()[:, :, None, None].expand(-1, -1, 9, 9)
+    shown = layer(flat)[..., 4:-4, 4:-4]
+    share = 1 - shown.mean(dim=(2, 3)).square().sum() / shown.square().mean(dim=(2, 3)).sum()
+    assert row["off_dc_energy"] == pytest.approx(share.item())
+    spread = (shown.amax((2, 3)) - shown.amin((2, 3))).max() / shown.abs().max()
+    assert row["dc_spread"] == pytest.approx(spread.item())
+    assert row["macs"] == 64 * 6 * 5 * 16
+    assert row["verdict"] == f"draws a pattern on flat inputs, {share:.2f} of their energy"
+    shuffle = nn.Sequential(nn.Conv2d(6, 20, 3, padding=1, bias=False), nn.PixelShuffle(2)).double()
+    [row] = audit(shuffle, torch.zeros(1, 6, 8, 8).double())
+    shown = shuffle(flat)[..., 4:-4, 4:-4]
+    share = 1 - shown.mean(dim=(2, 3)).square().sum() / shown.square().mean(dim=(2, 3)).sum()
+    assert row["off_dc_energy"] == pytest.approx(share.item())
+
+
+def test_a_model_without_upsampling_says_so():
+    report = audit(nn.Linear(2, 2), torch.zeros(1, 2))
+    assert report == [] and str(report).endswith("this model does no upsampling on these inputs")
+    result = rewrite(nn.Linear(2, 2), "subpixel")
+    assert result.report == [] and "no upsampling found" in str(result)
+
+
+def test_functional_transposed_convolutions_are_audited_and_out_of_reach():
+    model = Model(lambda m, x: F.conv_transpose2d(x, m.w, stride=2), w=nn.Parameter(torch.ones(8, 2, 2, 2).double()))
+    [row] = audit(model, X)
+    assert row["kind"] == "F.conv_transpose2d" and row["exact_targets"] == ()
+    assert row["verdict"].startswith(
+        "keeps flat inputs flat; it is Upsample + Conv2d in disguise; called as a function"
+    )
+
+
+def test_a_report_shows_names_as_they_are_in_a_notebook():
+    report = rewrite(nn.Sequential(nn.ConvTranspose2d(4, 4, 2, 2)), "subpixel").report
+    report[0].update(name="<script>", was="a & b")
+    page = report._repr_html_()
+    assert "<td>&lt;script&gt;</td><td>a &amp; b</td>" in page and "<script>" not in page
+    assert [name for name in KEYS.split() if f"<th>{name}</th>" not in page] == []
+    assert report.note in page and report.note in str(report) and "<script>" in str(report)
+
+
+def test_wrong_arguments_say_what_is_accepted():
+    model = nn.Sequential(up(), conv())
+    for error, message, call in (
+        (TypeError, "model must be", lambda: rewrite("model", "subpixel")),
+        (TypeError, "model must be", lambda: audit("model", X)),
+        (
+            ValueError,
+            "to='resize' must be one of subpixel, conv_transpose, upsample_conv",
+            lambda: rewrite(model, "resize"),
+        ),
+        (ValueError, "needs example_inputs", lambda: rewrite(model, "conv_transpose")),
+        (ValueError, "measure=True needs example_inputs", lambda: rewrite(model, "subpixel", measure=True)),
+        (TypeError, "a tensor or a tuple of positional inputs, not list", lambda: rewrite(model, "subpixel", [X])),
+        (TypeError, "a tensor or a tuple of positional inputs, not list", lambda: audit(model, [X])),
+        (TypeError, "example_kwargs a dict", lambda: rewrite(model, "subpixel", X, example_kwargs=[X])),
+        (ValueError, 'those of the new pairs of to="upsample_conv"', lambda: rewrite(model, "subpixel", kernel_size=3)),
+    ):
+        with pytest.raises(error, match=message):
+            call()
+
+
+# models that others wrote, and the book's own
+
+
+def published(name):
+    from monai.networks import nets  # noqa: PLC0415 - slow to import, and only needed here
+    from unet import UNet2D  # noqa: PLC0415
+
+    features = dict(spatial_dims=2, in_channels=1, out_channels=2, features=(8, 8, 16, 16, 32, 8))
+    diffusion = dict(spatial_dims=2, in_channels=1, out_channels=1, channels=(8, 16, 16), num_res_blocks=1)
+    diffusion |= dict(norm_num_groups=4, attention_levels=(False, False, False))
+    kl = dict(latent_channels=2, with_encoder_nonlocal_attn=False, with_decoder_nonlocal_attn=False)
+    simple = dict(in_channels=1, out_classes=2, padding=1, num_encoding_blocks=3, out_channels_first_layer=8)
+    return {
+        "monai.BasicUNet": lambda: nets.BasicUNet(**features),
+        "monai.UNet": lambda: nets.UNet(2, 1, 2, (8, 16, 32), (2, 2), num_res_units=1),
+        "monai.AttentionUnet": lambda: nets.AttentionUnet(2, 1, 2, (8, 16, 32), (2, 2)),
+        "monai.DynUNet": lambda: nets.DynUNet(2, 1, 2, [3, 3, 3], [1, 2, 2], [2, 2], filters=[8, 16, 32]),
+        "monai.VNet": lambda: nets.VNet(2),
+        "monai.AutoEncoder": lambda: nets.AutoEncoder(2, 1, 1, (8, 16), (2, 2)),
+        "unet.UNet2D, conv": lambda: UNet2D(**simple, upsampling_type="conv"),
+        "monai.AutoencoderKL": lambda: Model(
+            lambda m, x: m.kl.reconstruct(x), kl=nets.AutoencoderKL(**diffusion, **kl)
+        ),
+        "monai.DiffusionModelUNet": lambda: Model(
+            lambda m, x: m.unet(x, torch.tensor([3.0])), unet=nets.DiffusionModelUNet(**diffusion, num_head_channels=4)
+        ),
+        "unet.UNet2D, linear": lambda: UNet2D(**simple, upsampling_type="linear"),
+    }[name]()
 
 
 @pytest.mark.parametrize(
-    ("settings", "error", "message"),
+    "name, transposed, fused",
     [
-        ({"upsampling": "nearest"}, ValueError, "name='nearest' is not a block"),
-        ({"channels": (8,)}, ValueError, r"channels=\(8,\) must be at least 2 ints: two levels or more"),
-        ({"channels": 8}, ValueError, "channels=8 must be at least 2 ints"),
-        ({"channels": (8, 0)}, ValueError, r"channels\[1\]=0 must be an int of at least 1"),
-        ({"decoder_channels": (8,)}, ValueError, r"decoder_channels=\(8,\) must be 2 ints: one for each doubling"),
-        ({"skips": 3}, ValueError, "skips=3 must be at most 2, the number of doublings"),
-        ({"skips": -1}, ValueError, "skips=-1 must be an int of at least 0"),
-        ({"classes": 0}, ValueError, "classes=0"),
-        ({"in_channels": 1.0}, TypeError, "in_channels=1.0"),
-        ({"odd_sizes": "crop"}, ValueError, "odd_sizes='crop' must be one of interpolate, output_size, pad, "),
+        ("monai.BasicUNet", 4, 0),
+        ("monai.UNet", 2, 0),
+        ("monai.AttentionUnet", 2, 0),
+        ("monai.DynUNet", 2, 0),
+        ("monai.VNet", 4, 0),
+        ("monai.AutoEncoder", 2, 0),
+        ("unet.UNet2D, conv", 2, 0),
+        ("monai.AutoencoderKL", 0, 2),
+        ("monai.DiffusionModelUNet", 0, 2),
+        ("unet.UNet2D, linear", 0, 0),
     ],
 )
-def test_errors_of_a_unets_settings(settings, error, message):
-    with pytest.raises(error, match=message):
-        UNet(**settings)
+def test_published_models(name, transposed, fused):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = randomised(published(name))
+    x = torch.randn(1, 1, 32, 48).double()
+    for to, expected in (("subpixel", transposed), ("conv_transpose", fused)):
+        result = rewrite(model, to, example_inputs=(x,))
+        assert result.counts["rewritten"] >= expected, result.report
+        for inputs in (x, torch.randn(2, 1, 64, 32).double()):
+            assert_same(model, result.model, inputs)
+    fitted = rewrite(model, "upsample_conv", example_inputs=(x,))
+    assert fitted.counts["rewritten"] >= transposed
+    assert all(0 < row["residual"] < 1.5 for row in fitted.report if row["became"])
+    assert len(audit(model, x)) >= transposed + fused
 
 
-def test_a_unets_remedy_is_checked_when_it_is_used_and_its_images_too():
-    model = unet(in_channels=3).eval()
-    with pytest.raises(ValueError, match=r"images must have the shape \(N, 3, H, W\), not \(2, 1, 32, 32\)"):
-        model(torch.zeros(2, 1, 32, 32))
-    model.odd_sizes = "hope"
-    with pytest.raises(ValueError, match="odd_sizes='hope'"):
-        model(torch.zeros(1, 3, 32, 32))
+@pytest.mark.parametrize("block", BLOCKS)
+@pytest.mark.parametrize("network, size, blocks", [(Autoencoder, 28, 3), (SuperResolution, 8, 2), (UNet, 16, 2)])
+def test_the_books_own_models(block, network, size, blocks):
+    model = randomised(network(block))
+    x = torch.rand(2, 1, size, size).double()
+    transposed = blocks * block.startswith("conv_transpose")
+    pairs = blocks * block.startswith("nearest")
+    for to, expected in (("subpixel", transposed + pairs), ("conv_transpose", pairs)):
+        result = rewrite(model, to, example_inputs=(x,))
+        assert result.counts["rewritten"] == expected, result.report
+        assert_same(model, result.model, x)
+    assert len(audit(model, x)) == blocks
 
 
-def test_a_unets_defaults():
-    model = UNet()
-    assert (model.channels, model.odd_sizes, model.decoder.skips) == ((8, 16, 32), "pad_input_reflect", 2)
-    assert (model.decoder.up0[1].out_channels, model.decoder.up1[1].out_channels) == (8, 16)
-    assert model.decoder.head.kernel_size == (1, 1) and model.encoder.level0.norm1.momentum == 0.1
-    with pytest.raises(ValueError, match="the block makes 8 x 8 pixels where the encoder had 9 x 9"):
-        model.decoder([torch.zeros(2, 8, 9, 9), torch.zeros(2, 16, 4, 4), torch.zeros(2, 32, 2, 2)])
+# what enlarges and is no layer
 
 
-@pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
-def test_output_size_resizes_as_the_block_does(mode):
-    model, images = unet(f"{mode}_conv_3x3", channels=(2, 3), odd_sizes="output_size").eval(), torch.rand(1, 1, 9, 8)
-    skip = model.encoder.level0(images)
-    up = model.decoder.up0[1](F.interpolate(model.encoder.level1(skip), (9, 8), mode=mode, align_corners=False))
-    assert torch.equal(model(images), model.decoder.head(model.decoder.level0(torch.cat([skip, up], dim=1))))
+def zeros_between(x):
+    large = x.new_zeros(*x.shape[:2], 2 * x.shape[2], 2 * x.shape[3])
+    large[..., ::2, ::2] = x
+    return large
 
 
-@pytest.mark.parametrize("odd_sizes", [name for name in ODD_SIZES if name != "refuse"])
-def test_the_gradient_flows_through_every_path_of_a_unet(odd_sizes):
-    model = unet(channels=(2, 3, 2), odd_sizes=odd_sizes).double().eval()
-    images = torch.rand(1, 1, 5, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    assert torch.autograd.gradcheck(model, images.requires_grad_())
-    assert all(parameter.grad is None for parameter in model.parameters())
-    model.train()(images).square().sum().backward()
-    assert all(parameter.grad.abs().sum() > 0 for parameter in model.parameters())
+ENLARGING = {
+    "repeat_interleave": lambda x: x.repeat_interleave(2, 2).repeat_interleave(2, 3),
+    "expand": lambda x: x[:, :, :, None, :, None].expand(-1, -1, -1, 2, -1, 2).reshape(*x.shape[:2], 10, 14),
+    "pixel shuffle by hand": lambda x: x.unflatten(1, (2, 2, 2)).permute(0, 1, 4, 2, 5, 3).reshape(2, 2, 10, 14).repeat(1, 4, 1, 1),
+    "zeros between": zeros_between,
+    "zeros between, by a pad": lambda x: F.pad(x.reshape(*x.shape[:3], 1, x.shape[3], 1), (0, 1, 0, 0, 0, 1)).reshape(*x.shape[:2], 10, 14),
+    "unpool": lambda x: F.max_unpool2d(*F.max_pool2d(x[..., :6], 1, 2, return_indices=True), 2, 2, 0),
+    "grid_sample": lambda x: F.grid_sample(x, F.affine_grid(torch.eye(2, 3)[None].double().repeat(2, 1, 1), (2, 8, 10, 14), align_corners=False), align_corners=False),
+    "adaptive pool": lambda x: F.adaptive_avg_pool2d(x, (10, 14)),
+    "area": lambda x: F.interpolate(x, size=(10, 14), mode="area"),
+    "torch.ops": lambda x: torch.ops.aten.upsample_nearest2d(x, [10, 14], None, None),
+    "a custom operator": lambda x: torch.ops.test_models.enlarge(x),
+    "stack": lambda x: torch.stack([x, x], -1).flatten(-2).repeat_interleave(2, 2),
+}  # fmt: skip
+
+NOT_ENLARGING = {
+    "attention": lambda x: (lambda t: (t @ t.mT).softmax(-1) @ t)(x.flatten(2).mT.unflatten(2, (2, 4)).transpose(1, 2)).transpose(1, 2).flatten(2).mT.unflatten(2, x.shape[2:]),
+    "pad": lambda x: F.pad(x, (3, 3, 3, 3)),
+    "a gate": lambda x: x * F.adaptive_avg_pool2d(x, 1).sigmoid(),
+    "an expanded gate": lambda x: x + F.adaptive_avg_pool2d(x, 1).expand_as(x),
+    "channels last": lambda x: F.linear(x.permute(0, 2, 3, 1), torch.ones(32, 8).double()).permute(0, 3, 1, 2)[:, :8],
+    "down and no more": lambda x: F.interpolate(x, scale_factor=0.5),
+    "the same size": lambda x: F.interpolate(x, size=x.shape[2:], mode="bilinear"),
+    "windows": lambda x: F.conv2d(x[..., :4, :4].unflatten(2, (2, 2)).unflatten(4, (2, 2)).permute(0, 2, 4, 1, 3, 5).reshape(8, 8, 2, 2), torch.ones(8, 8, 1, 1).double()).unflatten(0, (2, 2, 2)).permute(0, 3, 1, 4, 2, 5).reshape(2, 8, 4, 4),
+    "joined": lambda x: torch.cat([x, x], 2),
+    "stride 1": lambda x: F.conv_transpose2d(x, torch.ones(8, 8, 3, 3).double(), padding=1),
+}  # fmt: skip
 
 
-@pytest.mark.parametrize("shape", [(1, 3, 32), (1, 3, 32, 32, 32)])
-def test_a_unet_takes_four_dimensions(shape):
-    with pytest.raises(ValueError, match=r"images must have the shape \(N, 3, H, W\)"):
-        unet(in_channels=3)(torch.zeros(shape))
+@torch.library.custom_op("test_models::enlarge", mutates_args=())
+def enlarge(x: torch.Tensor) -> torch.Tensor:
+    return x.repeat_interleave(2, 2).repeat_interleave(2, 3)
+
+
+@pytest.mark.parametrize("way", ENLARGING)
+def test_what_enlarges_in_another_way_is_listed_and_not_denied(way):
+    model = Model(lambda m, x: m.c(ENLARGING[way](x)), c=conv()).double()
+    report = audit(model, X)
+    assert len(report) == 1 and "does no upsampling" not in report.note, report
+    assert "understood" in report[0]["verdict"] or report[0]["kind"].startswith("area upsampling")
+    [row] = rewrite(model, "conv_transpose", X).report
+    assert row["status"] == "left" and row["reason"]
+
+
+@pytest.mark.parametrize("way", NOT_ENLARGING)
+def test_what_does_not_enlarge_is_no_row(way):
+    model = Model(lambda m, x: m.c(NOT_ENLARGING[way](x)), c=conv()).double()
+    report = audit(model, X)
+    assert report == [] and "does no upsampling" in report.note, report
+
+
+def test_the_audit_says_what_the_backend_could_do():
+    def forward(m, x, *, skip):
+        y = m.c(torch.cat([F.interpolate(x, size=skip.shape[2:]), skip], 1))
+        return m.d(F.interpolate(y, scale_factor=2, mode="bilinear")), F.interpolate(x, scale_factor=2).softmax(1)
+
+    class Net(Model):
+        pass
+
+    Net.forward = forward
+    model = Net(None, c=conv(12, 8), d=conv(8, 4)).double()
+    report = audit(model, (X,), example_kwargs=dict(skip=torch.randn(2, 4, 10, 14).double()))
+    assert [row["exact_targets"] for row in report] == [("conv_transpose",), (), ()]
+    assert report[0]["verdict"].endswith(
+        "the same as ConvTranspose2d 4x4, stride 2 + Conv2d of the other channels, "
+        'with 0.63 of the MACs: torch.compile(model, backend="upconv")'
+    )
+    assert report[0]["macs"] == 2 * 140 * 12 * 8 * 9
+    assert 'padding after mode="bilinear"' in report[1]["verdict"] and "read by softmax" in report[2]["verdict"]
+
+
+def test_a_model_that_cannot_be_captured_is_audited_all_the_same():
+    def forward(m, x):
+        if x.numpy().sum() > 1e9:
+            raise KeyError
+        return m.c(F.interpolate(x, scale_factor=2))
+
+    class Failing(nn.Module):
+        def forward(self, x):
+            if torch.compiler.is_compiling():
+                raise NotImplementedError("not in a graph")
+            return F.interpolate(x, scale_factor=2)
+
+    assert len(audit(Model(forward, c=conv()).double(), X)) == 1
+    [row] = audit(nn.Sequential(Failing(), conv()).double(), X)
+    assert "torch.compile cannot capture the model" in row["verdict"] or "not found in the graphs" in row["verdict"]

@@ -307,7 +307,9 @@ def test_the_wheel_holds_the_package_as_it_is_and_pip_takes_it(wheel, tmp_path):
             name = path.relative_to(ROOT / "code").as_posix()
             assert archive.read(name) == path.read_bytes()
             names.remove(name)
-    assert len(names) == 5 and all(name.startswith("upconv-0.1.0.dist-info/") for name in names)
+        [entry_points] = [name for name in names if name.endswith("entry_points.txt")]
+        assert b"upconv = upconv.graph:backend" in archive.read(entry_points)  # torch.compile(..., backend="upconv")
+    assert len(names) == 6 and all(name.startswith("upconv-0.1.0.dist-info/") for name in names)
     path = tmp_path / "upconv-0.1.0-py3-none-any.whl"
     path.write_bytes(wheel)
     pip = [

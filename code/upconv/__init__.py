@@ -12,20 +12,24 @@ from upconv.arithmetic import (
     overlap_counts,
     solve_conv_transpose,
 )
-from upconv.convert import audit, rewrite
+from upconv.audit import audit
+from upconv.graph import backend, fold_exported
+from upconv.layers import conv_transpose_to_subpixel, upsample_conv_to_conv_transpose, upsample_conv_to_subpixel
+from upconv.models import rewrite
 from upconv.phases import checkerboard_energy, phase_gains, radial_spectrum
 from upconv.projection import conv_transpose_to_upsample_conv, is_upsample_conv
-from upconv.rewrites import conv_transpose_to_subpixel, upsample_conv_to_conv_transpose, upsample_conv_to_subpixel
 
 __all__ = [
     "ConvTransposeSetting",
     "audit",
+    "backend",
     "checkerboard_energy",
     "conv_matrix",
     "conv_output_size",
     "conv_transpose_output_size",
     "conv_transpose_to_subpixel",
     "conv_transpose_to_upsample_conv",
+    "fold_exported",
     "is_upsample_conv",
     "output_padding_for",
     "overlap_counts",

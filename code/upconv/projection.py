@@ -15,16 +15,14 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from upconv._interpolation import MODES, check_nearest, interpolation
 from upconv._layers import (
-    Guard,
     assembled,
     crop_layer,
+    eval_settings,
     expect,
-    interpolation,
-    made,
-    nearest_repeats_evenly,
+    new_layer,
     pad_layer,
-    plain,
     spread,
     swapped_channels,
     working_copy,
@@ -33,7 +31,6 @@ from upconv.arithmetic import checked_setting, conv_transpose_output_size
 
 __all__ = ["conv_transpose_to_upsample_conv", "is_upsample_conv"]
 
-MODES = ("nearest", "nearest-exact", "bilinear", "bicubic")
 EXACT = 1e-12  # relative residual below which a float64 kernel counts as reached
 ELEMENTS = 2**24  # of the matrix of windows, at a time
 
@@ -82,7 +79,7 @@ def is_upsample_conv(layer, tolerance=1e-6):
     expect(layer, nn.ConvTranspose2d, "layer")
     if not tolerance >= 0:
         raise ValueError(f"tolerance={tolerance!r} must be a number of at least 0")
-    kernel = _kernel(plain(layer))
+    kernel = _kernel(eval_settings(layer))
     allowed = tolerance * kernel.abs().max()
     for dim, stride in zip((2, 3), layer.stride, strict=True):
         lines = kernel.movedim(dim, 0)
@@ -116,8 +113,8 @@ def conv_transpose_to_upsample_conv(layer, kernel_size=None, mode="nearest", inp
     module : torch.nn.Sequential
         `Upsample` and `Conv2d`, then a crop where the sizes need one; before bilinear and bicubic upsampling a pad of
         zeros, so that the border obeys the layer's own rule. It gives the sizes of `layer(x)`, has parameters of its
-        own with the dtype, device and requires_grad of the layer's, and its train/eval flag. It refuses inputs without
-        a batch axis.
+        own with the dtype, device, memory format and requires_grad of the layer's, and its train/eval flag. Inputs
+        need a batch axis: `Upsample` refuses others.
     relative_residual : float
         Norm of the difference over norm of the original (not squared): of the two kernels, without `inputs`; of the
         outputs and the targets, with them. It is that of the module as returned, its weights rounded to their dtype.
@@ -152,18 +149,20 @@ def conv_transpose_to_upsample_conv(layer, kernel_size=None, mode="nearest", inp
     >>> module, residual = conv_transpose_to_upsample_conv(layer)
     >>> module
     Sequential(
-      (upsample): Upsample(scale_factor=2.0, mode='nearest')
+      (upsample): Upsample(scale_factor=(2.0, 2.0), mode='nearest')
       (conv): Conv2d(8, 4, kernel_size=(3, 3), stride=(1, 1), padding=(1, 1))
     )
     >>> 0.5 < residual < 0.8
     True
     """
     expect(layer, nn.ConvTranspose2d, "layer")
-    settings = plain(layer)
+    settings = eval_settings(layer)
     kernel = _kernel(settings)
     size = _kernel_size(kernel, settings.stride) if kernel_size is None else checked_setting("kernel_size", kernel_size)
     size = size if isinstance(size, tuple) else (size, size)
-    _check_mode(mode, settings.stride)
+    if mode not in MODES:
+        raise ValueError(f"mode={mode!r} must be one of {', '.join(MODES)}")
+    check_nearest(mode, settings.stride, "the pair's Upsample")
     with torch.no_grad():
         height, width, taps = _projected(kernel, *(_places(settings, size[axis], mode, axis) for axis in range(2)))
         module = _pair(layer, settings, mode, height, width, taps)
@@ -205,18 +204,6 @@ def _kernel(settings):
 
 def _kernel_size(kernel, stride):
     return tuple(max(1, extent - s + 1) for extent, s in zip(kernel.shape[2:], stride, strict=True))
-
-
-def _check_mode(mode, stride):
-    if mode not in MODES:
-        raise ValueError(f"mode={mode!r} must be one of {', '.join(MODES)}")
-    for s in stride:
-        if mode.startswith("nearest") and not nearest_repeats_evenly(mode, s):
-            better = 'use mode="nearest-exact"' if mode == "nearest" else "use a smaller stride"
-            raise ValueError(
-                f'stride={s}: Upsample with mode="{mode}" does not repeat every pixel {s} times, since PyTorch rounds '
-                f"1/{s} to float32; {better}"
-            )
 
 
 def _places(settings, size, mode, axis):
@@ -274,21 +261,16 @@ def _pair(layer, settings, mode, height, width, taps):
     padding = tuple(max(0, *axis.padding) for axis in (height, width))
     crops = [tuple(most - side for side in axis.padding) for most, axis in zip(padding, (height, width), strict=True)]
     sh, sw = settings.stride
-    conv = made(nn.Conv2d, _as_weight(taps, settings.groups), settings.bias, settings, padding=padding)
+    conv = new_layer(nn.Conv2d, _as_weight(taps, settings.groups), settings.bias, settings, padding=padding)
     if not conv.weight.isfinite().all():
         raise ValueError(f"the pair's weights are too large for {conv.weight.dtype}; convert the layer first")
     steps = OrderedDict(
         pad=pad_layer(nn.ZeroPad2d, (height.extension,) * 2, (width.extension,) * 2),
-        upsample=nn.Upsample(scale_factor=sh if sh == sw else (sh, sw), mode=mode),
+        upsample=nn.Upsample(scale_factor=(sh, sw), mode=mode),  # of two factors: it refuses inputs with one axis
         conv=conv,
         crop=crop_layer(*crops),
     )
-    return assembled(steps, layer, _guard(layer))
-
-
-def _guard(layer):
-    """Give the guard that a rewrite left on the layer, which knows the input size; if there is none, a new one."""
-    return next(iter(layer._forward_pre_hooks.values()), Guard(None))
+    return assembled(steps, layer)
 
 
 def _kernel_residual(kernel, height, width, taps):
@@ -316,7 +298,6 @@ def _data(layer, settings, inputs, targets):
             raise ValueError(f"{name} must be real and finite")
     if inputs.dim() != 4 or inputs.shape[1] != settings.in_channels or 0 in inputs.shape:
         raise ValueError(f"inputs must have the shape (N, {settings.in_channels}, H, W), not {tuple(inputs.shape)}")
-    _guard(layer)(layer, (inputs,), {})
     names = "kernel_size", "stride", "padding", "output_padding", "dilation"
     conv_transpose_output_size(tuple(inputs.shape[2:]), **{name: getattr(settings, name) for name in names})
     inputs = working_copy(inputs)

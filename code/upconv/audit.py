@@ -1,0 +1,196 @@
+"""What a model upsamples with: every step, what pattern it can draw, and what it could be instead."""
+
+from types import SimpleNamespace
+
+import torch
+from torch import nn
+from torch.utils.weak import WeakIdKeyDictionary
+
+from upconv._layers import new_layer, spread, working_copy
+from upconv._recording import Inputs, Report, Watch, copied, follow
+from upconv.graph import folded_copy
+from upconv.models import BACKEND, rewrite
+from upconv.phases import phase_gains
+from upconv.projection import is_upsample_conv
+
+__all__ = ["audit"]
+
+COLUMNS = "name kind sizes even_overlap dc_spread off_dc_energy macs exact_targets verdict".split()
+
+
+def audit(model, example_inputs=(), *, example_kwargs=None):
+    """Say of every upsampling in a model what it is, what pattern it can draw, and what it could be instead.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        It is left as it is: a copy is run, in eval mode.
+    example_inputs : torch.Tensor or tuple
+        Its positional inputs. What they do not reach is not in the report.
+    example_kwargs : dict, optional
+        Its inputs by name.
+
+    Returns
+    -------
+    Report
+        A row for each upsampling step as a dict, functional ones included, in the order in which they run: `name`;
+        `kind`; `sizes`, of input and output; `kernel_size` and `stride`, of a transposed convolution; `even_overlap`,
+        whether all phases have equally many taps; `dc_spread`, the largest difference between the gains of two phases,
+        relative to the largest gain; `off_dc_energy`, the share of a flat input's energy that its weights put into a
+        pattern; `macs`; `exact_targets`, what it could be with no difference, by `rewrite` if it is a layer and
+        otherwise by the backend; `verdict`, in one line. It prints as a table. What makes an image larger in another
+        way (by reshaping, say) is a row too, whose kind is what did it. In a model without upsampling it is empty.
+
+    Raises
+    ------
+    TypeError
+        If `model` is no module, or `example_inputs` neither a tensor nor a tuple.
+    ValueError
+        As in `rewrite`, if a module's forward is not its class's.
+
+    Examples
+    --------
+    >>> model = nn.Sequential(nn.Upsample(scale_factor=2), nn.Conv2d(4, 4, 3, padding=1))
+    >>> audit(model, torch.zeros(1, 4, 8, 8))[0]["verdict"]
+    'keeps flat inputs flat; the same as ConvTranspose2d 4x4, stride 2, with 0.44 of the MACs'
+    """
+    follow(model)
+    inputs = Inputs(example_inputs, example_kwargs)
+    watch = _Audit(copied(model), inputs)
+    steps = [(step, row) for step, row in watch.rows if step.arguments]
+    layers, sites = {}, None
+    if any(step.module is not None for step, _ in steps):
+        report = rewrite(model, "conv_transpose", example_inputs, example_kwargs=example_kwargs).report
+        layers = {row["name"]: row for row in report if row["status"] == "rewritten"}
+    for step, row in steps:
+        if step.module is not None and step.name in layers:
+            _add_layers(row, layers[step.name])
+        else:
+            sites = _captured(model, inputs) if sites is None else sites
+            _add_sites(row, step, sites)
+    rows = [row for _, row in watch.rows]
+    return Report(rows, COLUMNS, "" if rows else "this model does no upsampling on these inputs")
+
+
+class _Audit(Watch):
+    """A watched run that measures every step as it is done."""
+
+    def __init__(self, model, inputs):
+        self.rows, self.weights = [], WeakIdKeyDictionary()  # by what a convolution gave
+        super().__init__(model, inputs)
+
+    def _add(self, step, args, kwargs):
+        super()._add(step, args, kwargs)
+        row = dict(name=step.name, kind=step.what, sizes=step.sizes, kernel_size=None, stride=None, even_overlap=None)
+        row |= dict(dc_spread=None, off_dc_energy=None, macs=0, exact_targets=(), verdict="not understood")
+        if step.arguments:
+            row |= dict(even_overlap=True, dc_spread=0.0, off_dc_energy=0.0, verdict="keeps flat inputs flat")
+        elif step.what.startswith("ConvTranspose"):
+            row |= _conv_transpose(step, **dict(zip(_CONV_TRANSPOSE, args, strict=False)) | kwargs)
+            row["kind"] = step.what if step.module is not None else f"F.conv_transpose{step.dims}d"
+        elif step.what == "PixelShuffle":
+            row |= self._pixel_shuffle(**dict(zip(("input", "upscale_factor"), args, strict=False)) | kwargs)
+        self.rows.append((step, row))
+
+    def _trace(self, name, tensors, output, step):
+        super()._trace(name, tensors, output, step)
+        if name.startswith("conv") and not step and isinstance(output, torch.Tensor):
+            self.weights[output] = tensors[1]
+
+    def _pixel_shuffle(self, input, upscale_factor):
+        row = dict(stride=(upscale_factor, upscale_factor), even_overlap=True, verdict="no convolution right before it")
+        weight = self.weights.get(input)
+        if weight is not None:
+            gains = (
+                working_copy(weight).sum(dim=(2, 3)).unflatten(0, (-1, upscale_factor, upscale_factor)).movedim(3, 0)
+            )
+            measures = _pattern(gains)
+            row |= dict(**measures, macs=input[:, 0].numel() * weight.numel(), kernel_size=tuple(weight.shape[2:]))
+            row["verdict"] = _verdict(measures)
+        return row
+
+
+_CONV_TRANSPOSE = "input weight bias stride padding output_padding groups dilation".split()
+
+
+def _conv_transpose(step, input, weight, stride=1, groups=1, dilation=1, **others):
+    row = dict(kernel_size=tuple(weight.shape[2:]), stride=stride, macs=input[:, 0].numel() * weight.numel())
+    if weight.dim() != 4:
+        return dict(**row, verdict="not 2-D: unsupported")
+    stride, dilation = (
+        (tuple(v) * (3 - len(v)) if isinstance(v, (tuple, list)) else (v, v)) for v in (stride, dilation)
+    )
+    row["stride"] = stride
+    kernel = spread(working_copy(weight), dilation)
+    taps = spread(torch.ones_like(weight[:1, :1], dtype=torch.float64), dilation)
+    like = SimpleNamespace(in_channels=weight.shape[0], groups=groups, weight=weight)
+    pair = is_upsample_conv(new_layer(nn.ConvTranspose2d, weight, None, like, stride=stride, dilation=dilation))
+    measures = _pattern(phase_gains(kernel, stride))
+    verdict = _verdict(measures) + "; it is Upsample + Conv2d in disguise" * (pair and stride != (1, 1))
+    functional = "" if step.module is not None else "; called as a function, which rewrite does not reach"
+    return dict(
+        **row,
+        even_overlap=phase_gains(taps, stride).unique().numel() == 1,
+        **measures,
+        exact_targets=() if functional else ("subpixel", *["upsample_conv"] * pair),
+        verdict=verdict + functional,
+    )
+
+
+def _add_layers(row, layer):
+    row["macs"] = layer["macs_before"]
+    ratio = layer["macs_after"] / layer["macs_before"] if layer["macs_before"] else 1
+    row["exact_targets"] = ("conv_transpose", *["subpixel"] * ("Transpose" in layer["became"]))
+    row["verdict"] += f"; the same as {layer['became']}, with {ratio:.2f} of the MACs"
+
+
+def _captured(model, inputs):
+    """Fold what PyTorch captures of a model; give the sites, or why there are none."""
+    sites = []
+
+    def look(gm, example_inputs):
+        sites.extend(folded_copy(gm)[1])
+        return gm.forward
+
+    try:
+        with torch._dynamo.config.patch(recompile_limit=2**20, accumulated_recompile_limit=2**20):
+            inputs.run(torch.compile(copied(model), backend=look, dynamic=False))
+    except Exception as error:  # whatever Dynamo and the model's own code raise
+        return f"{type(error).__name__}: {error}".splitlines()[0]
+    return sites
+
+
+def _add_sites(row, step, sites):
+    if step.dims != 2:
+        row["verdict"] += "; unsupported: only images of shape (N, C, H, W)"
+        return
+    if isinstance(sites, str):
+        row["verdict"] += f"; torch.compile cannot capture the model ({sites})"
+        return
+    own = [site for site in sites if site.sizes == step.sizes and step.name.partition(": ")[0] == site.module]
+    own = [site for site in own if step.module is not None or site.line == step.line]
+    if not own:
+        row["verdict"] += "; not found in the graphs that torch.compile captures"
+        return
+    became = dict.fromkeys(text for site in own for text in site.became)
+    macs = [sum(counts) for counts in zip(*own[0].macs, strict=True)]
+    if became:
+        row["exact_targets"] = ("conv_transpose",)
+        row["macs"] = macs[0]
+        row["verdict"] += f"; the same as {', '.join(became)}, with {macs[1] / macs[0]:.2f} of the MACs: {BACKEND}"
+    row["verdict"] = "; ".join([row["verdict"], *dict.fromkeys(text for site in own for text in site.reasons)])
+
+
+def _pattern(gains):
+    """Measure gains of shape (in, out, sh, sw)."""
+    largest, energy = gains.abs().max().item(), gains.square().mean().item()
+    spread_of_gains = (gains.amax(dim=(2, 3)) - gains.amin(dim=(2, 3))).max().item()
+    kept = gains.mean(dim=(2, 3)).square().mean().item()
+    share = max(0.0, 1 - kept / energy) if energy else 0.0
+    return dict(dc_spread=spread_of_gains / (largest or 1), off_dc_energy=share)
+
+
+def _verdict(measures):
+    if measures["dc_spread"] < 1e-5:
+        return "keeps flat inputs flat"
+    return f"draws a pattern on flat inputs, {measures['off_dc_energy']:.2f} of their energy"

@@ -1,0 +1,391 @@
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from upconv.book.blocks import BLOCKS
+from upconv.book.models import ODD_SIZES, Autoencoder, SuperResolution, UNet
+
+
+def build(upsampling="nearest_conv_3x3", seed=0, **settings):
+    torch.manual_seed(seed)
+    return Autoencoder(upsampling, **settings)
+
+
+def of_a_block(name):
+    return name.split(".")[1] in ("up1", "up2", "up3")
+
+
+@pytest.mark.parametrize("upsampling", BLOCKS)
+def test_shapes_with_every_block(upsampling):
+    model, images = build(upsampling, code_size=10, channels=(3, 4, 5)).double(), torch.rand(2, 1, 28, 28).double()
+    codes = model.encode(images)
+    assert codes.shape == (2, 10)
+    assert model.decode(codes).shape == images.shape
+    assert torch.equal(model(images), model.decode(codes))
+
+
+@pytest.mark.parametrize("upsampling", BLOCKS)
+def test_all_but_the_blocks_starts_from_the_same_weights(upsampling):
+    reference, model = build("nearest_conv_3x3", seed=3), build(upsampling, seed=3)
+    shared = {name: value for name, value in reference.state_dict().items() if not of_a_block(name)}
+    assert len(shared) == 12
+    mine = model.state_dict()
+    assert {name for name in mine if not of_a_block(name)} == shared.keys()
+    assert all(torch.equal(mine[name], value) for name, value in shared.items())
+    others = build(upsampling, seed=4).state_dict()
+    assert not any(torch.equal(others[name], value) for name, value in shared.items())
+
+
+@pytest.mark.parametrize("upsampling", ["conv_transpose_4x4", "nearest_conv_3x3"])
+def test_the_same_seed_gives_the_same_model(upsampling):
+    first, second = (list(build(upsampling).state_dict().values()) for _ in range(2))
+    assert all(map(torch.equal, first, second))
+
+
+def test_only_the_blocks_differ():
+    def outside(model):
+        return [repr(part) for name, part in model.named_modules() if name.count(".") == 1 and not of_a_block(name)]
+
+    transposed, resized = build("conv_transpose_4x4"), build("nearest_conv_3x3")
+    assert len(outside(resized)) == 16
+    assert outside(transposed) == outside(resized)
+    for name in ("up1", "up2", "up3"):
+        assert isinstance(transposed.decoder.get_submodule(name)[0], nn.ConvTranspose2d)
+        assert isinstance(resized.decoder.get_submodule(name)[0], nn.Upsample)
+
+
+def test_the_maps_halve_and_double():
+    model, sizes = build(channels=(3, 4, 5)), []
+    for part in [*model.encoder, *model.decoder]:
+        part.register_forward_hook(lambda part, _, output: sizes.append((type(part).__name__, tuple(output.shape[1:]))))
+    model(torch.rand(2, 1, 28, 28))
+    maps = [shape for kind, shape in sizes if kind in ("ZeroPad2d", "Conv2d", "Unflatten", "Sequential")]
+    encoder = [(1, 32, 32), (3, 16, 16), (4, 8, 8), (5, 4, 4)]
+    decoder = [(5, 4, 4), (4, 8, 8), (3, 16, 16), (3, 32, 32), (1, 32, 32), (1, 28, 28)]
+    assert maps == encoder + decoder
+    kinds = [kind for kind, _ in sizes[10:]]
+    assert all(kinds[i + 1] == "ELU" for i, kind in enumerate(kinds) if kind == "Sequential")
+
+
+def test_padding_and_crop_are_centred():
+    model, images = build(), torch.rand(2, 1, 28, 28)
+    padded = model.encoder[0](images)
+    assert torch.equal(padded[..., 2:-2, 2:-2], images)
+    assert padded.sum() == pytest.approx(images.sum().item())
+    codes = model.encode(images)
+    assert torch.equal(model.decoder[:-1](codes)[..., 2:-2, 2:-2], model.decode(codes))
+
+
+@pytest.mark.parametrize("upsampling", ["conv_transpose_4x4", "nearest_conv_3x3"])
+def test_the_default_is_small_and_learns_with_every_weight(upsampling):
+    model = build(upsampling)
+    assert 100_000 < sum(parameter.numel() for parameter in model.parameters()) < 200_000
+    model(torch.rand(4, 1, 28, 28)).square().mean().backward()
+    assert all(parameter.grad.abs().max() > 0 for parameter in model.parameters())
+
+
+def test_one_image_does_not_reach_another():
+    model, images = build().double().train(), torch.rand(3, 1, 28, 28).double()
+    torch.testing.assert_close(model(images)[1:2], model(images[1:2]))
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"upsampling": "nearest"}, ValueError, "name='nearest' is not a block; .*nearest_conv_3x3"),
+        ({"code_size": 0}, ValueError, "code_size=0 must be an int of at least 1"),
+        ({"code_size": 8.0}, TypeError, "code_size=8.0"),
+        ({"channels": (8, 16)}, ValueError, r"channels=\(8, 16\) must be 3 ints"),
+        ({"channels": 8}, ValueError, "channels=8 must be 3 ints"),
+        ({"channels": (8, 16, 0)}, ValueError, r"channels\[2\]=0 must be an int of at least 1"),
+        ({"decoder_channels": (8, 16)}, ValueError, r"decoder_channels=\(8, 16\) must be 3 ints"),
+    ],
+)
+def test_errors_of_the_settings(settings, error, message):
+    with pytest.raises(error, match=message):
+        Autoencoder(**settings)
+
+
+@pytest.mark.parametrize("shape", [(28, 28), (1, 28, 28), (2, 3, 28, 28), (2, 1, 32, 32), (2, 1, 28, 27)])
+def test_wrong_image_shapes(shape):
+    with pytest.raises(ValueError, match=r"images must have the shape \(N, 1, 28, 28\), not \(") as caught:
+        build()(torch.zeros(shape))
+    assert str(shape) in str(caught.value)
+
+
+@pytest.mark.parametrize("shape", [(64,), (2, 63), (2, 64, 1)])
+def test_wrong_code_shapes(shape):
+    with pytest.raises(ValueError, match=r"codes must have the shape \(N, 64\), not \("):
+        build().decode(torch.zeros(shape))
+
+
+def test_the_default_network_is_the_one_of_the_chapter():
+    counts = {
+        name: sum(p.numel() for p in build(name).parameters()) for name in ("conv_transpose_4x4", "nearest_conv_3x3")
+    }
+    assert counts == {"conv_transpose_4x4": 162_249, "nearest_conv_3x3": 153_737}
+    kinds = [type(layer).__name__ for layer in build().encoder]
+    assert kinds == ["ZeroPad2d", *["Conv2d", "ELU"] * 3, "Flatten", "Linear"]
+
+
+def test_the_decoder_can_be_wider_and_the_encoder_stays_the_same():
+    plain, wide = build(seed=5), build(seed=5, decoder_channels=(9, 17, 70))
+    assert all(map(torch.equal, plain.encoder.state_dict().values(), wide.encoder.state_dict().values()))
+    assert [wide.decoder.get_submodule(f"up{i}")[1].out_channels for i in (1, 2, 3)] == [17, 9, 9]
+    assert wide.decoder.linear.out_features == 70 * 16
+    assert wide(torch.rand(2, 1, 28, 28)).shape == (2, 1, 28, 28)
+
+
+def enlarger(upsampling="nearest_conv_3x3", seed=0, **settings):
+    torch.manual_seed(seed)
+    return SuperResolution(upsampling, **settings)
+
+
+@pytest.mark.parametrize("upsampling", BLOCKS)
+def test_super_resolution_enlarges_any_size_fourfold_with_every_block(upsampling):
+    model = enlarger(upsampling, channels=(3, 4, 5))
+    assert model(torch.rand(2, 1, 8, 8)).shape == (2, 1, 32, 32)
+    assert model(torch.rand(1, 1, 5, 7)).shape == (1, 1, 20, 28)
+    shared = [name for name in model.state_dict() if not of_a_block(name)]
+    reference = enlarger("conv_transpose_3x3", channels=(3, 4, 5)).state_dict()
+    assert shared == [f"layers.{conv}.{kind}" for conv in ("conv1", "conv2", "conv3") for kind in ("weight", "bias")]
+    assert all(torch.equal(model.state_dict()[name], reference[name]) for name in shared)
+    other = enlarger(upsampling, seed=1, channels=(3, 4, 5)).state_dict()
+    assert not any(torch.equal(other[name], reference[name]) for name in shared)
+
+
+def test_super_resolution_works_at_the_small_size_and_activates_after_all_but_the_last():
+    model, found = enlarger(channels=(3, 4, 5)), []
+    for part in model.layers:
+        part.register_forward_hook(lambda part, _, output: found.append((type(part).__name__, *output.shape[1:])))
+    model(torch.rand(2, 1, 6, 6))
+    assert [f for f in found if f[0] != "ELU"] == [
+        ("Conv2d", 3, 6, 6), ("Conv2d", 3, 6, 6), ("Sequential", 4, 12, 12), ("Sequential", 5, 24, 24),
+        ("Conv2d", 1, 24, 24),
+    ]  # fmt: skip
+    assert [f[0] == "ELU" for f in found] == [False, True] * 4 + [False]
+    convs = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d)]
+    assert {(c.kernel_size, c.padding, c.padding_mode, c.stride) for c in convs} == {((3, 3), (1, 1), "zeros", (1, 1))}
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (1, 8, 8), (2, 3, 8, 8)])
+def test_super_resolution_takes_grey_images(shape):
+    with pytest.raises(ValueError, match=r"images must have the shape \(N, 1, H, W\), not \("):
+        enlarger()(torch.zeros(shape))
+    with pytest.raises(ValueError, match=r"channels=\(8,\) must be 3 ints: the channels at 1, 2 and 4 times"):
+        SuperResolution(channels=(8,))
+
+
+def unet(upsampling="nearest_conv_3x3", seed=0, **settings):
+    torch.manual_seed(seed)
+    return UNet(upsampling, **settings)
+
+
+def inside_a_unet_block(name):
+    return name.startswith("decoder.up")
+
+
+@pytest.mark.parametrize("odd_sizes", [name for name in ODD_SIZES if name != "refuse"])
+@pytest.mark.parametrize("upsampling", BLOCKS)
+def test_a_unet_takes_every_size_from_its_minimum_up(upsampling, odd_sizes):
+    model = unet(upsampling, channels=(2, 3, 2), classes=3, odd_sizes=odd_sizes).eval()
+    sizes = [(4, 4), (5, 4), (4, 7), (9, 6), (65, 65), (97, 61)] + [(n, 145 - n) for n in range(16, 130, 7)]
+    if odd_sizes == "output_size" and upsampling.startswith(("pixel", "conv_transpose_3x3")):
+        # by chapter 1, kernel 3 with stride 2 and padding 1 makes 2n - 1 or 2n, never 2n + 1
+        message = "output_size" if upsampling.startswith("pixel") else "valid sizes range"
+        with pytest.raises(ValueError, match=message):
+            model(torch.rand(1, 1, 65, 65))
+        sizes = [(4, 4), (16, 32)]
+    for height, width in sizes:
+        assert model(torch.rand(1, 1, height, width)).shape == (1, 3, height, width)
+
+
+@pytest.mark.parametrize("upsampling", ["conv_transpose_2x2", "nearest_conv_3x3", "pixel_shuffle"])
+def test_a_unet_takes_every_size_from_16_to_129(upsampling):
+    model = unet(upsampling, channels=(1, 1, 1, 1)).eval()
+    for size in range(16, 130):
+        for shape in ((size, 16), (145 - size, size)):
+            assert model(torch.zeros(1, 1, *shape)).shape == (1, 2, *shape)
+
+
+def test_the_minimum_is_2_to_the_number_of_halvings():
+    for depth in (1, 2, 4):
+        model = unet(channels=(2,) * (depth + 1)).eval()
+        assert model.minimum_size == 2**depth
+        assert model(torch.rand(1, 1, 2**depth, 2**depth)).shape == (1, 2, 2**depth, 2**depth)
+        for height, width in ((2**depth - 1, 64), (64, 2**depth - 1)):
+            message = f"at least {2**depth} x {2**depth} pixels, since the network halves {depth} times; these have "
+            with pytest.raises(ValueError, match=f"{message}{height} x {width}"):
+                model(torch.rand(1, 1, height, width))
+
+
+@pytest.mark.parametrize("upsampling", BLOCKS)
+def test_every_block_fails_at_an_odd_size_without_a_remedy(upsampling):
+    model = unet(upsampling, odd_sizes="refuse").eval()
+    with pytest.raises(ValueError, match="the block makes 64 x 64 pixels where the encoder had 65 x 65"):
+        model(torch.rand(1, 1, 65, 65))
+    with pytest.raises(ValueError, match="the block makes 48 x 60 pixels where the encoder had 48 x 61"):
+        model(torch.rand(1, 1, 48, 61))
+    assert model(torch.rand(1, 1, 64, 60)).shape == (1, 2, 64, 60)
+
+
+def test_the_remedies_agree_where_nothing_is_odd_and_do_what_they_say_elsewhere():
+    model, images = unet(seed=1).double().eval(), torch.rand(2, 1, 21, 20, dtype=torch.float64)
+    made = {}
+    for model.odd_sizes in ODD_SIZES:
+        made[model.odd_sizes] = model(images[..., :20, :])
+        assert torch.equal(made[model.odd_sizes], made["interpolate"])
+    for model.odd_sizes in set(ODD_SIZES) - {"refuse"}:
+        made[model.odd_sizes] = model(images)
+    last, before = images[..., -1:, :], images.flip(2)[..., 1:4, :]
+    for name, rows in (("reflect", before), ("zeros", 0 * before)):
+        model.odd_sizes = "refuse"
+        by_hand = model(torch.cat([images, rows], dim=2))[..., :21, :]
+        assert torch.equal(made[f"pad_input_{name}"], by_hand)
+    assert last.abs().min() > 0 and len({value.sum().item() for value in made.values()}) == len(made)
+
+    def decode(double):
+        """By hand, the last doubling as it is given."""
+        at0 = model.encoder.level0(images)
+        at1 = model.encoder.level1(at0)
+        at2 = model.encoder.level2(at1)
+        up1 = model.decoder.up1(at2)
+        x = model.decoder.level1(torch.cat([at1, up1], dim=1))
+        return model.decoder.head(model.decoder.level0(torch.cat([at0, double(x)], dim=1)))
+
+    up, (upsample, conv) = model.decoder.up0, model.decoder.up0
+    assert torch.equal(made["pad"], decode(lambda x: F.pad(up(x), (0, 0, 0, 1))))
+    assert torch.equal(
+        made["interpolate"], decode(lambda x: F.interpolate(up(x), (21, 20), mode="bilinear", align_corners=False))
+    )
+    assert torch.equal(made["output_size"], decode(lambda x: conv(F.interpolate(x, (21, 20), mode=upsample.mode))))
+
+
+@pytest.mark.parametrize("upsampling", ["conv_transpose_2x2", "conv_transpose_4x4"])
+def test_output_size_is_that_of_the_transposed_convolution(upsampling):
+    model, images = unet(upsampling, channels=(2, 3), odd_sizes="output_size").eval(), torch.rand(1, 1, 9, 8)
+    skip = model.encoder.level0(images)
+    up = model.decoder.up0[0](model.encoder.level1(skip), output_size=[9, 8])
+    by_hand = model.decoder.head(model.decoder.level0(torch.cat([skip, up], dim=1)))
+    assert torch.equal(model(images), by_hand)
+
+
+@pytest.mark.parametrize("upsampling", BLOCKS)
+def test_all_but_the_blocks_of_a_unet_starts_from_the_same_weights(upsampling):
+    reference, model = unet(seed=3).state_dict(), unet(upsampling, seed=3).state_dict()
+    shared = [name for name in reference if not inside_a_unet_block(name)]
+    assert [name for name in model if not inside_a_unet_block(name)] == shared and len(shared) == 62
+    assert all(torch.equal(model[name], reference[name]) for name in shared)
+    other = unet(upsampling, seed=4).state_dict()
+    assert not any(torch.equal(other[name], reference[name]) for name in shared if "conv" in name or "head" in name)
+
+
+@pytest.mark.parametrize("skips", [0, 1, 2, 3, None])
+def test_the_skip_connections_are_those_of_the_smallest_sizes(skips):
+    model = unet(channels=(2, 3, 4, 5), decoder_channels=(6, 7, 8), skips=skips, in_channels=3, classes=9).eval()
+    kept = 3 if skips is None else skips
+    for level, (mine, handed) in enumerate(zip((6, 7, 8), (2, 3, 4), strict=True)):
+        into = mine + handed * (level >= 3 - kept)
+        assert model.decoder.get_submodule(f"level{level}").conv1.in_channels == into
+    images = torch.rand(2, 3, 16, 24)
+    features = []
+    x = images
+    for level in model.encoder:
+        features.append(x := level(x))
+    assert torch.equal(model.decoder(features), model(images))
+    for level in range(3):
+        changed = [f + (i == level) for i, f in enumerate(features)]
+        assert torch.equal(model.decoder(changed), model(images)) == (level < 3 - kept)
+
+
+def test_a_unets_parts_are_in_the_order_of_the_paper():
+    model, found = unet(channels=(2, 3, 4), decoder_channels=(5, 6), classes=7).eval(), []
+    for name, part in model.named_modules():
+        if not list(part.children()):
+            part.register_forward_hook(
+                lambda part, _, out, name=name: found.append((type(part).__name__, *out.shape[1:]))
+            )
+    model(torch.rand(1, 1, 16, 16))
+
+    def level(channels, size):
+        return [(kind, channels, size, size) for kind in ("Conv2d", "BatchNorm2d", "ReLU")] * 2
+
+    expected = [*level(2, 16), ("MaxPool2d", 2, 8, 8), *level(3, 8), ("MaxPool2d", 3, 4, 4), *level(4, 4)]
+    expected += [("Upsample", 4, 8, 8), ("Conv2d", 6, 8, 8), *level(6, 8)]
+    expected += [("Upsample", 6, 16, 16), ("Conv2d", 5, 16, 16), *level(5, 16), ("Conv2d", 7, 16, 16)]
+    assert found == expected
+    convs = [part for part in model.modules() if isinstance(part, nn.Conv2d)]
+    assert {conv.padding_mode for conv in convs} == {"zeros"} and {conv.stride for conv in convs} == {(1, 1)}
+    assert model.decoder.head.bias is not None
+    skip, made = torch.zeros(1, 2, 16, 16), torch.zeros(1, 5, 16, 16)
+    weight = model.decoder.level0.conv1.weight  # the skip connection comes first
+    assert weight.shape[1] == skip.shape[1] + made.shape[1]
+
+
+def test_the_encoder_stays_the_same_when_the_decoder_is_wider():
+    plain, wide = unet(seed=5), unet(seed=5, decoder_channels=(9, 17))
+    assert all(map(torch.equal, plain.encoder.state_dict().values(), wide.encoder.state_dict().values()))
+    assert wide.decoder.head.in_channels == 9 and wide.decoder.up1[1].out_channels == 17
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"upsampling": "nearest"}, ValueError, "name='nearest' is not a block"),
+        ({"channels": (8,)}, ValueError, r"channels=\(8,\) must be at least 2 ints: two levels or more"),
+        ({"channels": 8}, ValueError, "channels=8 must be at least 2 ints"),
+        ({"channels": (8, 0)}, ValueError, r"channels\[1\]=0 must be an int of at least 1"),
+        ({"decoder_channels": (8,)}, ValueError, r"decoder_channels=\(8,\) must be 2 ints: one for each doubling"),
+        ({"skips": 3}, ValueError, "skips=3 must be at most 2, the number of doublings"),
+        ({"skips": -1}, ValueError, "skips=-1 must be an int of at least 0"),
+        ({"classes": 0}, ValueError, "classes=0"),
+        ({"in_channels": 1.0}, TypeError, "in_channels=1.0"),
+        ({"odd_sizes": "crop"}, ValueError, "odd_sizes='crop' must be one of interpolate, output_size, pad, "),
+    ],
+)
+def test_errors_of_a_unets_settings(settings, error, message):
+    with pytest.raises(error, match=message):
+        UNet(**settings)
+
+
+def test_a_unets_remedy_is_checked_when_it_is_used_and_its_images_too():
+    model = unet(in_channels=3).eval()
+    with pytest.raises(ValueError, match=r"images must have the shape \(N, 3, H, W\), not \(2, 1, 32, 32\)"):
+        model(torch.zeros(2, 1, 32, 32))
+    model.odd_sizes = "hope"
+    with pytest.raises(ValueError, match="odd_sizes='hope'"):
+        model(torch.zeros(1, 3, 32, 32))
+
+
+def test_a_unets_defaults():
+    model = UNet()
+    assert (model.channels, model.odd_sizes, model.decoder.skips) == ((8, 16, 32), "pad_input_reflect", 2)
+    assert (model.decoder.up0[1].out_channels, model.decoder.up1[1].out_channels) == (8, 16)
+    assert model.decoder.head.kernel_size == (1, 1) and model.encoder.level0.norm1.momentum == 0.1
+    with pytest.raises(ValueError, match="the block makes 8 x 8 pixels where the encoder had 9 x 9"):
+        model.decoder([torch.zeros(2, 8, 9, 9), torch.zeros(2, 16, 4, 4), torch.zeros(2, 32, 2, 2)])
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
+def test_output_size_resizes_as_the_block_does(mode):
+    model, images = unet(f"{mode}_conv_3x3", channels=(2, 3), odd_sizes="output_size").eval(), torch.rand(1, 1, 9, 8)
+    skip = model.encoder.level0(images)
+    up = model.decoder.up0[1](F.interpolate(model.encoder.level1(skip), (9, 8), mode=mode, align_corners=False))
+    assert torch.equal(model(images), model.decoder.head(model.decoder.level0(torch.cat([skip, up], dim=1))))
+
+
+@pytest.mark.parametrize("odd_sizes", [name for name in ODD_SIZES if name != "refuse"])
+def test_the_gradient_flows_through_every_path_of_a_unet(odd_sizes):
+    model = unet(channels=(2, 3, 2), odd_sizes=odd_sizes).double().eval()
+    images = torch.rand(1, 1, 5, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    assert torch.autograd.gradcheck(model, images.requires_grad_())
+    assert all(parameter.grad is None for parameter in model.parameters())
+    model.train()(images).square().sum().backward()
+    assert all(parameter.grad.abs().sum() > 0 for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 32), (1, 3, 32, 32, 32)])
+def test_a_unet_takes_four_dimensions(shape):
+    with pytest.raises(ValueError, match=r"images must have the shape \(N, 3, H, W\)"):
+        unet(in_channels=3)(torch.zeros(shape))
