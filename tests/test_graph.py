@@ -602,6 +602,13 @@ def test_a_weight_that_is_no_constant_of_the_program_is_left(forward):
         torch.testing.assert_close(two(X), expected)
 
 
+def test_a_weight_that_each_call_of_a_program_changes_is_left():
+    program = torch.export.export(Stateful(lambda m, x: F.conv2d(x, m.w.mul_(0.5))), (X,)).run_decompositions({})
+    one, two = copy.deepcopy(program).module(), copy.deepcopy(fold_exported(program)).module()
+    for _ in range(2):
+        torch.testing.assert_close(two(X), one(X))
+
+
 def test_a_folded_program_runs_in_onnxruntime():
     onnxruntime = pytest.importorskip("onnxruntime")
     model, x = upsampler().eval(), X.float()
