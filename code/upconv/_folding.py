@@ -55,8 +55,7 @@ class Kernel:
 
     def __init__(self, position, settings, weight):
         self.position, self.settings, self.kept = position, settings, (None, None)
-        with torch.inference_mode(False), torch.no_grad():
-            self.kernel = _composed(weight.detach(), *settings).clone(memory_format=torch.preserve_format)
+        self.kernel = None
         self.refresh([None] * position + [weight])
 
     def refresh(self, inputs):
@@ -68,7 +67,8 @@ class Kernel:
             with torch.inference_mode(False), torch.no_grad():
                 weight = weight.detach()  # it keeps the storage, whose address could become another's
                 self.kept = state, weight.clone() if weight.is_cpu else weight
-                self.kernel.copy_(_composed(weight, *self.settings))
+                kernel = _composed(weight, *self.settings)
+                self.kernel = kernel.clone() if self.kernel is None else self.kernel.copy_(kernel)
 
 
 # What tensors are made of

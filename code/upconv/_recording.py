@@ -109,15 +109,15 @@ def copied(model):
     return new
 
 
-def follow(model, name="model"):
+def follow(model):
     """Refuse what is no module, or calls what nobody can see."""
     if not isinstance(model, nn.Module):
-        raise TypeError(f"{name} must be a torch.nn.Module, not {type(model).__name__}")
+        raise TypeError(f"model must be a torch.nn.Module, not {type(model).__name__}")
     compiled = getattr(torch._dynamo, "OptimizedModule", ()) if "torch._dynamo" in sys.modules else ()
     if isinstance(model, compiled):
         raise ValueError(
-            f"{name} is compiled: give the module that it was made of (its `_orig_mod`), and compile the result; "
-            f'torch.compile(model, backend="upconv") folds while it compiles'
+            "model is compiled: give the module that it was made of (its `_orig_mod`), and compile the result; "
+            'torch.compile(model, backend="upconv") folds while it compiles'
         )
     for path, module in model.named_modules():
         if "forward" in vars(module) or isinstance(module, (torch.jit.ScriptModule, compiled)):

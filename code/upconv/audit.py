@@ -7,6 +7,7 @@ from torch import nn
 from torch.utils.weak import WeakIdKeyDictionary
 
 from upconv._layers import new_layer, spread, working_copy
+from upconv._reading import pair
 from upconv._recording import Inputs, Report, Watch, copied, follow
 from upconv.graph import folded_copy
 from upconv.models import BACKEND, rewrite
@@ -117,22 +118,20 @@ def _conv_transpose(step, input, weight, stride=1, groups=1, dilation=1, **other
     row = dict(kernel_size=tuple(weight.shape[2:]), stride=stride, macs=input[:, 0].numel() * weight.numel())
     if weight.dim() != 4:
         return dict(**row, verdict="not 2-D: unsupported")
-    stride, dilation = (
-        (tuple(v) * (3 - len(v)) if isinstance(v, (tuple, list)) else (v, v)) for v in (stride, dilation)
-    )
+    stride, dilation = pair(stride), pair(dilation)
     row["stride"] = stride
     kernel = spread(working_copy(weight), dilation)
     taps = spread(torch.ones_like(weight[:1, :1], dtype=torch.float64), dilation)
     like = SimpleNamespace(in_channels=weight.shape[0], groups=groups, weight=weight)
-    pair = is_upsample_conv(new_layer(nn.ConvTranspose2d, weight, None, like, stride=stride, dilation=dilation))
+    is_pair = is_upsample_conv(new_layer(nn.ConvTranspose2d, weight, None, like, stride=stride, dilation=dilation))
     measures = _pattern(phase_gains(kernel, stride))
-    verdict = _verdict(measures) + "; it is Upsample + Conv2d in disguise" * (pair and stride != (1, 1))
+    verdict = _verdict(measures) + "; it is Upsample + Conv2d in disguise" * (is_pair and stride != (1, 1))
     functional = "" if step.module is not None else "; called as a function, which rewrite does not reach"
     return dict(
         **row,
         even_overlap=phase_gains(taps, stride).unique().numel() == 1,
         **measures,
-        exact_targets=() if functional else ("subpixel", *["upsample_conv"] * pair),
+        exact_targets=() if functional else ("subpixel", *["upsample_conv"] * is_pair),
         verdict=verdict + functional,
     )
 
