@@ -1,4 +1,10 @@
-"""Settings for the unit tests; those for the chapters too are in the conftest.py above."""
+"""Settings for the unit tests, and a server for some; what holds for the chapters too is in the conftest.py above."""
+
+import os
+import socket
+import socketserver
+import threading
+from http.server import BaseHTTPRequestHandler
 
 import pytest
 import torch
@@ -13,3 +19,58 @@ def seeded():
         torch.manual_seed(0)
         yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def cache(monkeypatch, tmp_path):
+    """Keep a test off the network, the user's cache and the user's data; give the folder of its own cache."""
+    resolve = socket.getaddrinfo
+
+    def resolve_loopback(host, *arguments, **options):
+        assert host == "127.0.0.1", f"a test asked for the address of {host}"
+        return resolve(host, *arguments, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve_loopback)
+    for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
+        monkeypatch.delenv(name)
+    for name in ("UPCONV_DATA", "UPCONV_CHECKPOINTS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NO_PROXY", "*")
+    monkeypatch.setenv("UPCONV_CACHE", str(tmp_path / "cache" / "upconv"))
+    return tmp_path / "cache" / "upconv"
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        name = self.path.lstrip("/")
+        self.server.requests.append(name)
+        body = self.server.bodies.get(name)
+        if body is None:
+            self.send_error(404)
+            return
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body[: self.server.stop_after])
+
+    def log_message(self, *arguments):
+        pass
+
+
+class Server(socketserver.ThreadingTCPServer):
+    daemon_threads = False  # so that server_close waits for them
+
+
+@pytest.fixture
+def server(cache):
+    """A server at `address`: it gives `bodies`, by name, or only the first `stop_after` bytes, and keeps `requests`."""
+    with Server(("127.0.0.1", 0), Handler) as server:
+        server.bodies, server.requests, server.stop_after = {}, [], None
+        server.address = f"http://127.0.0.1:{server.server_address[1]}/"
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()

@@ -1,3 +1,6 @@
+import re
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
@@ -7,13 +10,74 @@ from upconv.book.blocks import BLOCKS
 from upconv.book.models import ODD_SIZES, Autoencoder, SuperResolution, UNet
 
 
-def build(upsampling="nearest_conv_3x3", seed=0, **settings):
+def made(network, upsampling="nearest_conv_3x3", seed=0, **settings):
     torch.manual_seed(seed)
-    return Autoencoder(upsampling, **settings)
+    return network(upsampling, **settings)
 
 
-def of_a_block(name):
-    return name.split(".")[1] in ("up1", "up2", "up3")
+build, enlarger, unet = (partial(made, network) for network in (Autoencoder, SuperResolution, UNet))
+
+
+# all networks
+
+
+@pytest.mark.parametrize("upsampling", BLOCKS)
+@pytest.mark.parametrize("network, count", [(Autoencoder, 12), (SuperResolution, 6), (UNet, 62)])
+def test_all_but_the_blocks_starts_from_the_same_weights(network, count, upsampling):
+    def outside(upsampling, seed):
+        state = made(network, upsampling, seed).state_dict()
+        return {name: value for name, value in state.items() if not name.split(".")[1].startswith("up")}
+
+    reference, mine, others = (outside(*given) for given in (("nearest_conv_3x3", 3), (upsampling, 3), (upsampling, 4)))
+    assert list(mine) == list(reference) and len(mine) == count
+    assert all(torch.equal(mine[name], value) for name, value in reference.items())
+    assert not any(torch.equal(others[name], value) for name, value in reference.items() if "norm" not in name)
+
+
+@pytest.mark.parametrize(
+    ("network", "settings", "error", "message"),
+    [
+        (Autoencoder, {"upsampling": "nearest"}, ValueError, "name='nearest' is not a block; .*nearest_conv_3x3"),
+        (Autoencoder, {"code_size": 0}, ValueError, "code_size=0 must be an int of at least 1"),
+        (Autoencoder, {"code_size": 8.0}, TypeError, "code_size=8.0"),
+        (Autoencoder, {"channels": (8, 16)}, ValueError, r"channels=\(8, 16\) must be 3 ints"),
+        (Autoencoder, {"channels": 8}, ValueError, "channels=8 must be 3 ints"),
+        (Autoencoder, {"channels": (8, 16, 0)}, ValueError, r"channels\[2\]=0 must be an int of at least 1"),
+        (Autoencoder, {"decoder_channels": (8, 16)}, ValueError, r"decoder_channels=\(8, 16\) must be 3 ints"),
+        (SuperResolution, {"channels": (8,)}, ValueError, r"\(8,\) must be 3 ints: the channels at 1, 2 and 4 times"),
+        (UNet, {"upsampling": "nearest"}, ValueError, "name='nearest' is not a block"),
+        (UNet, {"channels": (8,)}, ValueError, r"channels=\(8,\) must be at least 2 ints: two levels or more"),
+        (UNet, {"channels": 8}, ValueError, "channels=8 must be at least 2 ints"),
+        (UNet, {"channels": (8, 0)}, ValueError, r"channels\[1\]=0 must be an int of at least 1"),
+        (UNet, {"decoder_channels": (8,)}, ValueError, r"decoder_channels=\(8,\) must be 2 ints: one for each doubl"),
+        (UNet, {"skips": 3}, ValueError, "skips=3 must be at most 2, the number of doublings"),
+        (UNet, {"skips": -1}, ValueError, "skips=-1 must be an int of at least 0"),
+        (UNet, {"classes": 0}, ValueError, "classes=0"),
+        (UNet, {"in_channels": 1.0}, TypeError, "in_channels=1.0"),
+        (UNet, {"odd_sizes": "crop"}, ValueError, "odd_sizes='crop' must be one of interpolate, output_size, pad, "),
+    ],
+)
+def test_errors_of_the_settings(network, settings, error, message):
+    with pytest.raises(error, match=message):
+        network(**settings)
+
+
+@pytest.mark.parametrize(
+    ("make", "wanted", "shapes"),
+    [
+        (build, "images must have the shape (N, 1, 28, 28)", [(28, 28), (1, 28, 28), (2, 3, 28, 28), (2, 1, 28, 27)]),
+        (lambda: build().decode, "codes must have the shape (N, 64)", [(64,), (2, 63), (2, 64, 1)]),
+        (enlarger, "images must have the shape (N, 1, H, W)", [(8, 8), (1, 8, 8), (2, 3, 8, 8)]),
+        (lambda: unet(in_channels=3), "images must have the shape (N, 3, H, W)", [(1, 3, 32), (2, 1, 32, 32)]),
+    ],
+)
+def test_inputs_of_other_shapes_are_refused(make, wanted, shapes):
+    for shape in shapes:
+        with pytest.raises(ValueError, match=re.escape(f"{wanted}, not {shape}")):
+            make()(torch.zeros(shape))
+
+
+# the autoencoder
 
 
 @pytest.mark.parametrize("upsampling", BLOCKS)
@@ -23,36 +87,6 @@ def test_shapes_with_every_block(upsampling):
     assert codes.shape == (2, 10)
     assert model.decode(codes).shape == images.shape
     assert torch.equal(model(images), model.decode(codes))
-
-
-@pytest.mark.parametrize("upsampling", BLOCKS)
-def test_all_but_the_blocks_starts_from_the_same_weights(upsampling):
-    reference, model = build("nearest_conv_3x3", seed=3), build(upsampling, seed=3)
-    shared = {name: value for name, value in reference.state_dict().items() if not of_a_block(name)}
-    assert len(shared) == 12
-    mine = model.state_dict()
-    assert {name for name in mine if not of_a_block(name)} == shared.keys()
-    assert all(torch.equal(mine[name], value) for name, value in shared.items())
-    others = build(upsampling, seed=4).state_dict()
-    assert not any(torch.equal(others[name], value) for name, value in shared.items())
-
-
-@pytest.mark.parametrize("upsampling", ["conv_transpose_4x4", "nearest_conv_3x3"])
-def test_the_same_seed_gives_the_same_model(upsampling):
-    first, second = (list(build(upsampling).state_dict().values()) for _ in range(2))
-    assert all(map(torch.equal, first, second))
-
-
-def test_only_the_blocks_differ():
-    def outside(model):
-        return [repr(part) for name, part in model.named_modules() if name.count(".") == 1 and not of_a_block(name)]
-
-    transposed, resized = build("conv_transpose_4x4"), build("nearest_conv_3x3")
-    assert len(outside(resized)) == 16
-    assert outside(transposed) == outside(resized)
-    for name in ("up1", "up2", "up3"):
-        assert isinstance(transposed.decoder.get_submodule(name)[0], nn.ConvTranspose2d)
-        assert isinstance(resized.decoder.get_submodule(name)[0], nn.Upsample)
 
 
 def test_the_maps_halve_and_double():
@@ -77,10 +111,12 @@ def test_padding_and_crop_are_centred():
     assert torch.equal(model.decoder[:-1](codes)[..., 2:-2, 2:-2], model.decode(codes))
 
 
-@pytest.mark.parametrize("upsampling", ["conv_transpose_4x4", "nearest_conv_3x3"])
-def test_the_default_is_small_and_learns_with_every_weight(upsampling):
+@pytest.mark.parametrize("upsampling, count", [("conv_transpose_4x4", 162_249), ("nearest_conv_3x3", 153_737)])
+def test_the_default_network_is_the_one_of_the_chapter_and_learns_with_every_weight(upsampling, count):
     model = build(upsampling)
-    assert 100_000 < sum(parameter.numel() for parameter in model.parameters()) < 200_000
+    assert sum(parameter.numel() for parameter in model.parameters()) == count
+    kinds = [type(layer).__name__ for layer in model.encoder]
+    assert kinds == ["ZeroPad2d", *["Conv2d", "ELU"] * 3, "Flatten", "Linear"]
     model(torch.rand(4, 1, 28, 28)).square().mean().backward()
     assert all(parameter.grad.abs().max() > 0 for parameter in model.parameters())
 
@@ -88,45 +124,6 @@ def test_the_default_is_small_and_learns_with_every_weight(upsampling):
 def test_one_image_does_not_reach_another():
     model, images = build().double().train(), torch.rand(3, 1, 28, 28).double()
     torch.testing.assert_close(model(images)[1:2], model(images[1:2]))
-
-
-@pytest.mark.parametrize(
-    ("settings", "error", "message"),
-    [
-        ({"upsampling": "nearest"}, ValueError, "name='nearest' is not a block; .*nearest_conv_3x3"),
-        ({"code_size": 0}, ValueError, "code_size=0 must be an int of at least 1"),
-        ({"code_size": 8.0}, TypeError, "code_size=8.0"),
-        ({"channels": (8, 16)}, ValueError, r"channels=\(8, 16\) must be 3 ints"),
-        ({"channels": 8}, ValueError, "channels=8 must be 3 ints"),
-        ({"channels": (8, 16, 0)}, ValueError, r"channels\[2\]=0 must be an int of at least 1"),
-        ({"decoder_channels": (8, 16)}, ValueError, r"decoder_channels=\(8, 16\) must be 3 ints"),
-    ],
-)
-def test_errors_of_the_settings(settings, error, message):
-    with pytest.raises(error, match=message):
-        Autoencoder(**settings)
-
-
-@pytest.mark.parametrize("shape", [(28, 28), (1, 28, 28), (2, 3, 28, 28), (2, 1, 32, 32), (2, 1, 28, 27)])
-def test_wrong_image_shapes(shape):
-    with pytest.raises(ValueError, match=r"images must have the shape \(N, 1, 28, 28\), not \(") as caught:
-        build()(torch.zeros(shape))
-    assert str(shape) in str(caught.value)
-
-
-@pytest.mark.parametrize("shape", [(64,), (2, 63), (2, 64, 1)])
-def test_wrong_code_shapes(shape):
-    with pytest.raises(ValueError, match=r"codes must have the shape \(N, 64\), not \("):
-        build().decode(torch.zeros(shape))
-
-
-def test_the_default_network_is_the_one_of_the_chapter():
-    counts = {
-        name: sum(p.numel() for p in build(name).parameters()) for name in ("conv_transpose_4x4", "nearest_conv_3x3")
-    }
-    assert counts == {"conv_transpose_4x4": 162_249, "nearest_conv_3x3": 153_737}
-    kinds = [type(layer).__name__ for layer in build().encoder]
-    assert kinds == ["ZeroPad2d", *["Conv2d", "ELU"] * 3, "Flatten", "Linear"]
 
 
 def test_the_decoder_can_be_wider_and_the_encoder_stays_the_same():
@@ -137,9 +134,7 @@ def test_the_decoder_can_be_wider_and_the_encoder_stays_the_same():
     assert wide(torch.rand(2, 1, 28, 28)).shape == (2, 1, 28, 28)
 
 
-def enlarger(upsampling="nearest_conv_3x3", seed=0, **settings):
-    torch.manual_seed(seed)
-    return SuperResolution(upsampling, **settings)
+# super-resolution
 
 
 @pytest.mark.parametrize("upsampling", BLOCKS)
@@ -147,12 +142,6 @@ def test_super_resolution_enlarges_any_size_fourfold_with_every_block(upsampling
     model = enlarger(upsampling, channels=(3, 4, 5))
     assert model(torch.rand(2, 1, 8, 8)).shape == (2, 1, 32, 32)
     assert model(torch.rand(1, 1, 5, 7)).shape == (1, 1, 20, 28)
-    shared = [name for name in model.state_dict() if not of_a_block(name)]
-    reference = enlarger("conv_transpose_3x3", channels=(3, 4, 5)).state_dict()
-    assert shared == [f"layers.{conv}.{kind}" for conv in ("conv1", "conv2", "conv3") for kind in ("weight", "bias")]
-    assert all(torch.equal(model.state_dict()[name], reference[name]) for name in shared)
-    other = enlarger(upsampling, seed=1, channels=(3, 4, 5)).state_dict()
-    assert not any(torch.equal(other[name], reference[name]) for name in shared)
 
 
 def test_super_resolution_works_at_the_small_size_and_activates_after_all_but_the_last():
@@ -169,21 +158,7 @@ def test_super_resolution_works_at_the_small_size_and_activates_after_all_but_th
     assert {(c.kernel_size, c.padding, c.padding_mode, c.stride) for c in convs} == {((3, 3), (1, 1), "zeros", (1, 1))}
 
 
-@pytest.mark.parametrize("shape", [(8, 8), (1, 8, 8), (2, 3, 8, 8)])
-def test_super_resolution_takes_grey_images(shape):
-    with pytest.raises(ValueError, match=r"images must have the shape \(N, 1, H, W\), not \("):
-        enlarger()(torch.zeros(shape))
-    with pytest.raises(ValueError, match=r"channels=\(8,\) must be 3 ints: the channels at 1, 2 and 4 times"):
-        SuperResolution(channels=(8,))
-
-
-def unet(upsampling="nearest_conv_3x3", seed=0, **settings):
-    torch.manual_seed(seed)
-    return UNet(upsampling, **settings)
-
-
-def inside_a_unet_block(name):
-    return name.startswith("decoder.up")
+# the U-Net
 
 
 @pytest.mark.parametrize("odd_sizes", [name for name in ODD_SIZES if name != "refuse"])
@@ -199,14 +174,6 @@ def test_a_unet_takes_every_size_from_its_minimum_up(upsampling, odd_sizes):
         sizes = [(4, 4), (16, 32)]
     for height, width in sizes:
         assert model(torch.rand(1, 1, height, width)).shape == (1, 3, height, width)
-
-
-@pytest.mark.parametrize("upsampling", ["conv_transpose_2x2", "nearest_conv_3x3", "pixel_shuffle"])
-def test_a_unet_takes_every_size_from_16_to_129(upsampling):
-    model = unet(upsampling, channels=(1, 1, 1, 1)).eval()
-    for size in range(16, 130):
-        for shape in ((size, 16), (145 - size, size)):
-            assert model(torch.zeros(1, 1, *shape)).shape == (1, 2, *shape)
 
 
 def test_the_minimum_is_2_to_the_number_of_halvings():
@@ -262,23 +229,18 @@ def test_the_remedies_agree_where_nothing_is_odd_and_do_what_they_say_elsewhere(
     assert torch.equal(made["output_size"], decode(lambda x: conv(F.interpolate(x, (21, 20), mode=upsample.mode))))
 
 
-@pytest.mark.parametrize("upsampling", ["conv_transpose_2x2", "conv_transpose_4x4"])
-def test_output_size_is_that_of_the_transposed_convolution(upsampling):
+@pytest.mark.parametrize(
+    "upsampling", ["conv_transpose_2x2", "conv_transpose_4x4", "bilinear_conv_3x3", "bicubic_conv_3x3"]
+)
+def test_output_size_is_that_of_the_transposed_convolution_or_resizes_as_the_block_does(upsampling):
     model, images = unet(upsampling, channels=(2, 3), odd_sizes="output_size").eval(), torch.rand(1, 1, 9, 8)
-    skip = model.encoder.level0(images)
-    up = model.decoder.up0[0](model.encoder.level1(skip), output_size=[9, 8])
-    by_hand = model.decoder.head(model.decoder.level0(torch.cat([skip, up], dim=1)))
-    assert torch.equal(model(images), by_hand)
-
-
-@pytest.mark.parametrize("upsampling", BLOCKS)
-def test_all_but_the_blocks_of_a_unet_starts_from_the_same_weights(upsampling):
-    reference, model = unet(seed=3).state_dict(), unet(upsampling, seed=3).state_dict()
-    shared = [name for name in reference if not inside_a_unet_block(name)]
-    assert [name for name in model if not inside_a_unet_block(name)] == shared and len(shared) == 62
-    assert all(torch.equal(model[name], reference[name]) for name in shared)
-    other = unet(upsampling, seed=4).state_dict()
-    assert not any(torch.equal(other[name], reference[name]) for name in shared if "conv" in name or "head" in name)
+    skip, (first, *rest) = model.encoder.level0(images), model.decoder.up0
+    up = model.encoder.level1(skip)
+    if rest:
+        up = rest[0](F.interpolate(up, (9, 8), mode=first.mode, align_corners=False))
+    else:
+        up = first(up, output_size=[9, 8])
+    assert torch.equal(model(images), model.decoder.head(model.decoder.level0(torch.cat([skip, up], dim=1))))
 
 
 @pytest.mark.parametrize("skips", [0, 1, 2, 3, None])
@@ -318,9 +280,6 @@ def test_a_unets_parts_are_in_the_order_of_the_paper():
     convs = [part for part in model.modules() if isinstance(part, nn.Conv2d)]
     assert {conv.padding_mode for conv in convs} == {"zeros"} and {conv.stride for conv in convs} == {(1, 1)}
     assert model.decoder.head.bias is not None
-    skip, made = torch.zeros(1, 2, 16, 16), torch.zeros(1, 5, 16, 16)
-    weight = model.decoder.level0.conv1.weight  # the skip connection comes first
-    assert weight.shape[1] == skip.shape[1] + made.shape[1]
 
 
 def test_the_encoder_stays_the_same_when_the_decoder_is_wider():
@@ -329,33 +288,11 @@ def test_the_encoder_stays_the_same_when_the_decoder_is_wider():
     assert wide.decoder.head.in_channels == 9 and wide.decoder.up1[1].out_channels == 17
 
 
-@pytest.mark.parametrize(
-    ("settings", "error", "message"),
-    [
-        ({"upsampling": "nearest"}, ValueError, "name='nearest' is not a block"),
-        ({"channels": (8,)}, ValueError, r"channels=\(8,\) must be at least 2 ints: two levels or more"),
-        ({"channels": 8}, ValueError, "channels=8 must be at least 2 ints"),
-        ({"channels": (8, 0)}, ValueError, r"channels\[1\]=0 must be an int of at least 1"),
-        ({"decoder_channels": (8,)}, ValueError, r"decoder_channels=\(8,\) must be 2 ints: one for each doubling"),
-        ({"skips": 3}, ValueError, "skips=3 must be at most 2, the number of doublings"),
-        ({"skips": -1}, ValueError, "skips=-1 must be an int of at least 0"),
-        ({"classes": 0}, ValueError, "classes=0"),
-        ({"in_channels": 1.0}, TypeError, "in_channels=1.0"),
-        ({"odd_sizes": "crop"}, ValueError, "odd_sizes='crop' must be one of interpolate, output_size, pad, "),
-    ],
-)
-def test_errors_of_a_unets_settings(settings, error, message):
-    with pytest.raises(error, match=message):
-        UNet(**settings)
-
-
-def test_a_unets_remedy_is_checked_when_it_is_used_and_its_images_too():
-    model = unet(in_channels=3).eval()
-    with pytest.raises(ValueError, match=r"images must have the shape \(N, 3, H, W\), not \(2, 1, 32, 32\)"):
-        model(torch.zeros(2, 1, 32, 32))
+def test_a_unets_remedy_is_checked_when_it_is_used():
+    model = unet().eval()
     model.odd_sizes = "hope"
     with pytest.raises(ValueError, match="odd_sizes='hope'"):
-        model(torch.zeros(1, 3, 32, 32))
+        model(torch.zeros(1, 1, 32, 32))
 
 
 def test_a_unets_defaults():
@@ -367,14 +304,6 @@ def test_a_unets_defaults():
         model.decoder([torch.zeros(2, 8, 9, 9), torch.zeros(2, 16, 4, 4), torch.zeros(2, 32, 2, 2)])
 
 
-@pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
-def test_output_size_resizes_as_the_block_does(mode):
-    model, images = unet(f"{mode}_conv_3x3", channels=(2, 3), odd_sizes="output_size").eval(), torch.rand(1, 1, 9, 8)
-    skip = model.encoder.level0(images)
-    up = model.decoder.up0[1](F.interpolate(model.encoder.level1(skip), (9, 8), mode=mode, align_corners=False))
-    assert torch.equal(model(images), model.decoder.head(model.decoder.level0(torch.cat([skip, up], dim=1))))
-
-
 @pytest.mark.parametrize("odd_sizes", [name for name in ODD_SIZES if name != "refuse"])
 def test_the_gradient_flows_through_every_path_of_a_unet(odd_sizes):
     model = unet(channels=(2, 3, 2), odd_sizes=odd_sizes).double().eval()
@@ -383,9 +312,3 @@ def test_the_gradient_flows_through_every_path_of_a_unet(odd_sizes):
     assert all(parameter.grad is None for parameter in model.parameters())
     model.train()(images).square().sum().backward()
     assert all(parameter.grad.abs().sum() > 0 for parameter in model.parameters())
-
-
-@pytest.mark.parametrize("shape", [(1, 3, 32), (1, 3, 32, 32, 32)])
-def test_a_unet_takes_four_dimensions(shape):
-    with pytest.raises(ValueError, match=r"images must have the shape \(N, 3, H, W\)"):
-        unet(in_channels=3)(torch.zeros(shape))

@@ -1,11 +1,14 @@
 """Checkpoints: whole, of one run, refused when damaged. That runs go on from them is in test_training.py."""
 
+import hashlib
+import io
+import os
 import warnings
+import zipfile
+from functools import partial
 
 import pytest
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import nn
 
 from upconv.book.checkpoints import checkpoint_path, load_checkpoint, run_key, save_checkpoint
@@ -31,7 +34,7 @@ def tensors_of(model, optimizer, _):
 
 @pytest.fixture
 def path(tmp_path):
-    return tmp_path / "folder" / "run.safetensors"
+    return tmp_path / "folder" / "run.pt"
 
 
 def test_what_was_saved_comes_back(path):
@@ -73,49 +76,83 @@ def test_without_a_file_nothing_is_done(path):
     assert all(map(torch.equal, tensors_of(*fresh), before))
 
 
-def flip(content, where):
-    return content[:where] + bytes([content[where] ^ 1]) + content[where + 1 :]
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda content: b"",
-        lambda content: content[:100],
-        lambda content: content[:-1],
-        lambda content: content + b"x",
-        lambda content: flip(content, len(content) - 1),
-        lambda content: flip(content, len(content) // 2),
-        lambda content: flip(content, 3),
-        lambda content: content.replace(b'"run":"key"', b'"run":"yek"'),
-        lambda content: content.replace(b'"run"', b'"nur"'),
-        lambda content: content.replace(b"__metadata__", b"__metadote__"),
-    ],
-    ids="empty cut short longer bit-in-last bit-in-middle bit-in-length other-run no-run no-text".split(),
-)
-def test_a_damaged_file_changes_nothing_and_says_so(path, damage):
-    save_checkpoint(path, "key", *parts(steps=3), LOSSES)
-    path.write_bytes(damage(path.read_bytes()))
+def assert_refused(path, because):
     fresh = parts(seed=1)
     before, generator = tensors_of(*fresh), torch.get_rng_state()
-    with pytest.warns(UserWarning, match=f"{path.name}: not a checkpoint of this run .*begins anew"):
+    with pytest.warns(UserWarning) as found:
         assert load_checkpoint(path, "key", *fresh) == []
+    [warning] = found
+    assert f"{path}: not a checkpoint of this run ({because}" in str(warning.message)
+    assert str(warning.message).endswith("; it begins anew")
     assert all(map(torch.equal, tensors_of(*fresh), before))
     assert torch.equal(torch.get_rng_state(), generator)
 
 
-def test_a_file_without_text_or_that_cannot_be_read_is_damaged_too(path, monkeypatch):
-    path.parent.mkdir()
-    save_file({"losses": torch.zeros(2)}, path)
-    with pytest.warns(UserWarning, match="not a checkpoint of this run"):
-        assert load_checkpoint(path, "key", *parts()) == []
+def test_a_damaged_file_changes_nothing_and_says_so(path):
+    """Cut, longer, or with one bit changed: in its pickle, in numbers, in the directory of the zip file, anywhere."""
+    save_checkpoint(path, "key", *parts(steps=3), LOSSES)
+    whole = path.read_bytes()
+    with zipfile.ZipFile(path) as archive:
+        begins = {info.filename.split("/", 1)[1]: info.header_offset for info in archive.infolist()}
+        directory = archive.start_dir
+    places = [begins["data.pkl"] + 200, begins["data/0"] + 150, begins["data/8"] + 150, directory + 50, len(whole) - 1]
+    flipped = [whole[:k] + bytes([whole[k] ^ 1]) + whole[k + 1 :] for k in [*places, *range(0, len(whole), 997)]]
+    for damaged in (
+        b"",
+        whole[:20],
+        whole[:100],
+        whole[: len(whole) // 2],
+        whole[:-1],
+        whole + b"x",
+        whole * 2,
+        *flipped,
+    ):
+        path.write_bytes(damaged)
+        assert_refused(path, "it is not what was written")
+    path.write_bytes(whole)
+    assert load_checkpoint(path, "key", *parts()) == LOSSES
 
-    def refuse(*arguments, **settings):
+
+class Malicious:
+    """What runs a command wherever its pickle is read without care."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.path}",)
+
+
+def test_a_file_that_would_run_something_runs_nothing(path, tmp_path):
+    """Even with the right SHA-256, which anyone can compute."""
+    buffer = io.BytesIO()
+    torch.save({"run": "key", "model": Malicious(tmp_path / "it ran")}, buffer)
+    path.parent.mkdir()
+    path.write_bytes(buffer.getvalue() + hashlib.sha256(buffer.getvalue()).digest())
+    assert_refused(path, "Weights only load failed")
+    assert [found.name for found in tmp_path.iterdir()] == ["folder"]
+
+
+def test_a_file_that_cannot_be_read_is_not_used(path, monkeypatch):
+    def refuse(self):
         raise PermissionError("not yours")
 
-    monkeypatch.setattr("safetensors.safe_open", refuse)
-    with pytest.warns(UserWarning, match=r"not a checkpoint of this run \(not yours\)"):
-        assert load_checkpoint(path, "key", *parts()) == []
+    save_checkpoint(path, "key", *parts(steps=3), LOSSES)
+    monkeypatch.setattr("pathlib.Path.read_bytes", refuse)
+    assert_refused(path, "not yours")
+
+
+def test_buffers_that_a_state_leaves_out_come_back(path):
+    def counting(count):
+        model, *others = parts()
+        model.register_buffer("count", torch.tensor(count), persistent=False)
+        return model, *others
+
+    save_checkpoint(path, "key", *counting(3.0), LOSSES)
+    fresh = counting(0.0)
+    buffer = fresh[0].count
+    load_checkpoint(path, "key", *fresh)
+    assert fresh[0].count is buffer and buffer == 3
 
 
 def test_generators_of_gpus_come_back_where_there_are_such(path, monkeypatch):
@@ -136,27 +173,16 @@ def test_generators_of_gpus_come_back_where_there_are_such(path, monkeypatch):
 
 
 def test_another_runs_file_is_not_continued(path):
-    save_checkpoint(path, "key", *parts(steps=3), LOSSES)
-    with pytest.warns(UserWarning, match="another run's"):
-        assert load_checkpoint(path, "other", *parts()) == []
     keys = ["0" * 63 + end for end in "ab"]  # the file's name has the first 16 digits alone
-    save_checkpoint(path.with_name("same"), keys[0], *parts(steps=3), LOSSES)
+    save_checkpoint(path, keys[0], *parts(steps=3), LOSSES)
     with pytest.warns(UserWarning, match="another run's"):
-        assert load_checkpoint(path.with_name("same"), keys[1], *parts()) == []
+        assert load_checkpoint(path, keys[1], *parts()) == []
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert load_checkpoint(path, "key", *parts()) == LOSSES
+        assert load_checkpoint(path, keys[0], *parts()) == LOSSES
 
 
-def test_the_file_holds_tensors_and_text_alone(path):
-    save_checkpoint(path, "key", *parts(steps=1), LOSSES)
-    with safe_open(path, framework="pt") as file:
-        names = set(file.keys())
-        assert set(file.metadata()) == {"run", "scaler", "sha256"}
-    assert {"losses", "generator.cpu", "model.0.weight", "model.1.running_var", "optimizer.0.exp_avg"} <= names
-
-
-def test_a_state_that_is_no_tensor_is_refused(path):
+def test_a_state_that_is_no_tensor_is_refused():
     class Odd(nn.Linear):
         def get_extra_state(self):
             return "text"
@@ -164,13 +190,60 @@ def test_a_state_that_is_no_tensor_is_refused(path):
         def set_extra_state(self, state):
             pass
 
-    model = nn.Sequential(Odd(1, 1))
     with pytest.raises(TypeError, match=r"others: 0\._extra_state"):
-        run_key(model, [], {})
-    optimizer = torch.optim.Adam(model.parameters())
-    with pytest.raises(TypeError, match=r"others: 0\._extra_state"):
-        save_checkpoint(path, "key", model, optimizer, torch.amp.GradScaler("cpu", enabled=False), LOSSES)
-    assert not path.exists()
+        run_key(nn.Sequential(Odd(1, 1)), [], {})
+
+
+def network(change=lambda model: None):
+    torch.manual_seed(0)
+    layers = nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Dropout(0.5), nn.Conv2d(4, 1, 3)
+    model = nn.Sequential(*layers)
+    model.odd_sizes = "refuse"  # a setting that a network does not print
+    model.register_buffer("count", torch.zeros(()), persistent=False)
+    change(model)
+    return model
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda model: model[0].weight.data.mul_(1.001),
+        lambda model: model[1].running_mean.add_(1e-3),
+        lambda model: model.count.add_(1),
+        lambda model: model[0].weight.requires_grad_(False),
+        lambda model: setattr(model[2], "p", 0.4),
+        lambda model: setattr(model, "odd_sizes", "pad"),
+        lambda model: model.__setitem__(2, nn.FeatureAlphaDropout(0.5)),
+    ],
+    ids="weight average buffer frozen setting unprinted-setting layer".split(),
+)
+def test_a_changed_model_is_another_run(change):
+    assert run_key(network(change), [], {}) != run_key(network(), [], {})
+
+
+def test_the_same_model_is_the_same_run_in_either_mode():
+    assert run_key(network(nn.Module.eval), [], {}) == run_key(network(), [], {})
+
+
+def l1_loss(made, wanted):
+    return (made - wanted).abs().mean()
+
+
+def losses():
+    kind = nn.CrossEntropyLoss
+    yield from (None, l1_loss, nn.functional.l1_loss, nn.HuberLoss(delta=0.01), kind(), kind(label_smoothing=0.1))
+    yield from (kind(ignore_index=2), kind(weight=torch.ones(3)), kind(weight=torch.arange(3.0)))
+
+
+def test_losses_are_told_apart_by_their_kind_and_settings():
+    first, again = ([run_key(network(), [], dict(loss=loss)) for loss in losses()] for _ in range(2))
+    assert first == again and len(set(first)) == len(first) == 9
+
+
+@pytest.mark.parametrize("loss", [lambda made, wanted: 0, partial(l1_loss), nn.L1Loss().forward])
+def test_a_loss_that_cannot_be_told_from_others_is_refused(loss):
+    with pytest.raises(TypeError, match=r"a checkpoint cannot tell .* from others"):
+        run_key(network(), [], dict(loss=loss))
 
 
 def test_the_key_is_of_names_dtypes_shapes_and_values():
@@ -197,8 +270,8 @@ def test_the_key_is_of_names_dtypes_shapes_and_values():
 def test_where_the_file_is(monkeypatch, tmp_path):
     monkeypatch.setenv("UPCONV_CACHE", str(tmp_path))
     key = "0123456789abcdef" * 4
-    assert checkpoint_path("unet", key) == tmp_path / "checkpoints" / "unet-0123456789abcdef.safetensors"
-    assert checkpoint_path("a.b", key).name == "a.b-0123456789abcdef.safetensors"
+    assert checkpoint_path("unet", key) == tmp_path / "checkpoints" / "unet-0123456789abcdef.pt"
+    assert checkpoint_path("a.b", key).name == "a.b-0123456789abcdef.pt"
     monkeypatch.setenv("UPCONV_CHECKPOINTS", str(tmp_path / "drive"))
     assert checkpoint_path("unet", key).parent == tmp_path / "drive"
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -207,4 +280,4 @@ def test_where_the_file_is(monkeypatch, tmp_path):
     monkeypatch.setenv("UPCONV_CHECKPOINTS", "")
     assert checkpoint_path("unet", key).parent == tmp_path / "checkpoints"
     elsewhere = tmp_path / "elsewhere" / "run"
-    assert checkpoint_path(elsewhere, key) == elsewhere.with_name("run-0123456789abcdef.safetensors")
+    assert checkpoint_path(elsewhere, key) == elsewhere.with_name("run-0123456789abcdef.pt")

@@ -1,27 +1,24 @@
 """What `make test-colab` rests on: the network is cut, leftovers are found, a bar is seen. It runs on its own."""
 
+import contextlib
 import os
-import re
 import socket
 import subprocess
 import sys
 import threading
+import tomllib
 from pathlib import Path
 
 import nbformat
 import pytest
+from packaging.requirements import Requirement
 
-import colab
-
-
-@pytest.fixture
-def folder(tmp_path):
-    return tmp_path
+from tools.notebooks import colab
 
 
 @pytest.fixture
-def settings(folder):
-    return colab.variables(folder)
+def settings(tmp_path):
+    return colab.variables(tmp_path)
 
 
 def python(source, settings, wrap=list):
@@ -36,12 +33,8 @@ def port():
     server.settimeout(30)
 
     def answer():
-        try:
-            connection, _ = server.accept()
-        except OSError:
-            return
-        connection.sendall(b"hello")
-        connection.close()
+        with contextlib.suppress(OSError), server.accept()[0] as connection:
+            connection.sendall(b"hello")
 
     thread = threading.Thread(target=answer)
     thread.start()
@@ -93,99 +86,79 @@ def test_a_namespace_has_the_loopback_interface_alone():
     assert names == "['lo']\n"
 
 
-def test_the_check_before_a_run_refuses_an_installed_package_and_an_open_network(settings, port, folder):
+def test_the_check_before_a_run_refuses_an_installed_package_and_an_open_network(settings, port, tmp_path):
     assert "upconv is installed" in python(colab.CHECK, settings).stderr  # this environment has it
     check = colab.CHECK.replace('"upconv"', '"no_such_package"')
     assert python(check, settings).stdout.startswith("no network: the network is cut")
-    (folder / "cut" / "sitecustomize.py").unlink()
+    (tmp_path / "cut" / "sitecustomize.py").unlink()
     opened = check.replace('("192.0.2.1", 80)', f'("127.0.0.1", {port})')
     assert "the network is not cut" in python(opened, settings).stderr
 
 
-def test_nothing_of_the_environment_outside_gets_in(folder, monkeypatch):
+def test_nothing_of_the_environment_outside_gets_in(tmp_path, monkeypatch):
     outside = "UPCONV_TIER UPCONV_DATA UPCONV_CACHE PYTHONPATH TQDM_DISABLE PYTEST_VERSION XDG_CACHE_HOME"
     for name in outside.split():
         monkeypatch.setenv(name, "outside")
-    found = colab.variables(folder)
+    found = colab.variables(tmp_path)
     assert "outside" not in found.values()
     for name, place in (("HOME", "home"), ("TMPDIR", "tmp"), ("PYTHONPATH", "cut")):
-        assert Path(found[name]) == folder / place and (folder / place).is_dir()
+        assert Path(found[name]) == tmp_path / place and (tmp_path / place).is_dir()
 
 
-def test_files_outside_the_books_folder_are_found(settings, folder):
-    def put(name):
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-
-    put("home/.cache/upconv/checkpoints/a")
-    put("home/.cache/matplotlib/fonts")
-    put("home/.ipython/history")
-    assert colab.leftovers(folder) == []
-    put("home/.cache/other")
-    put("home/.cache/scikit-image/photo")
-    put("home/notes")
-    put("tmp/deep/file")
-    assert colab.leftovers(folder) == [
-        "home/.cache/other",
-        "home/.cache/scikit-image/photo",
-        "home/notes",
-        "tmp/deep/file",
-    ]
-    (folder / "tmp" / "link").symlink_to("nowhere")
-    assert colab.leftovers(folder)[-1] == "tmp/link"
+def test_files_outside_the_books_folder_are_found(settings, tmp_path):
+    kept = ["home/.cache/matplotlib/fonts", "home/.cache/upconv/checkpoints/a", "home/.ipython/history"]
+    others = ["home/.cache/other", "home/.cache/scikit-image/photo", "home/notes", "tmp/deep/file"]
+    for name in kept + others:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "tmp" / "link").symlink_to("nowhere")
+    assert colab.leftovers(tmp_path) == [*others, "tmp/link"]
 
 
-def notebook_with_bar(value, shown=True):
+@pytest.mark.parametrize(
+    "value, end, shown, seen",
+    [(300, 300, 1, True), (299, 300, 1, False), (5, 5, 1, False), (300, 300, 0, False)],
+)
+def test_a_bar_is_seen_if_it_was_shown_and_reached_its_end(value, end, shown, seen):
     view = nbformat.v4.new_output("display_data", {"application/vnd.jupyter.widget-view+json": {"model_id": "1"}})
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("x", outputs=[view] if shown else [])])
-    state = {"1": {"model_name": "FloatProgressModel", "state": {"value": value, "max": 300}}}
-    notebook.metadata.widgets = {"application/vnd.jupyter.widget-state+json": {"state": state}}
-    return notebook
+    cells = [nbformat.v4.new_markdown_cell("x"), nbformat.v4.new_code_cell("x", outputs=[view] * shown)]
+    state = {"1": {"model_name": "FloatProgressModel", "state": {"value": value, "max": end}}}
+    widgets = {"application/vnd.jupyter.widget-state+json": {"state": state}}
+    assert colab.bar_shown(nbformat.v4.new_notebook(cells=cells, metadata={"widgets": widgets})) is seen
 
 
-def test_a_bar_is_seen_if_it_was_shown_and_reached_its_end():
-    assert colab.bar_shown(notebook_with_bar(300.0))
-    assert not colab.bar_shown(notebook_with_bar(299.0))
-    other = notebook_with_bar(5.0)
-    other.metadata.widgets["application/vnd.jupyter.widget-state+json"]["state"]["1"]["state"]["max"] = 5.0
-    assert not colab.bar_shown(other)
-    assert not colab.bar_shown(notebook_with_bar(300.0, shown=False))
-    assert not colab.bar_shown(nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("x")]))
-
-
-def test_the_environment_is_made_once_for_each_list_of_versions(monkeypatch, folder):
-    commands, versions = [], folder / "versions"
+def test_the_environment_is_made_once_for_each_list_of_versions(monkeypatch, tmp_path):
+    commands, versions = [], tmp_path / "versions"
 
     def run(command, check):
         assert check
         commands.append([str(word) for word in command])
-        (folder / "new").mkdir(exist_ok=True)
+        (tmp_path / "new").mkdir(exist_ok=True)
         if "pip" in commands[-1] and "broken" in versions.read_text():
             raise subprocess.CalledProcessError(1, command)
 
     monkeypatch.setattr(colab.subprocess, "run", run)
-    expected = folder / "new" / "bin" / "python"
+    expected = tmp_path / "new" / "bin" / "python"
     for text in ("a==1", "a==2"):
         versions.write_text(text)
         for _ in range(2):
-            assert colab.environment(folder / "new", versions) == expected
+            assert colab.environment(tmp_path / "new", versions) == expected
     made, filled, *again = commands
     assert again == [made, filled]
-    assert made == [sys.executable, "-m", "venv", "--clear", str(folder / "new")]
+    assert made == [sys.executable, "-m", "venv", "--clear", str(tmp_path / "new")]
     assert filled[0] == str(expected) and filled[-2:] == ["--requirement", str(versions)]
     versions.write_text("broken")
     for _ in range(2):  # what is half done is done again
         with pytest.raises(subprocess.CalledProcessError):
-            colab.environment(folder / "new", versions)
+            colab.environment(tmp_path / "new", versions)
     assert len(commands) == 8
 
 
 @pytest.mark.parametrize("failed, left, shown", [(0, [], True), (1, [], True), (0, ["tmp/a"], True), (0, [], False)])
-def test_a_failure_a_leftover_or_a_missing_bar_is_a_failure(monkeypatch, folder, capsys, failed, left, shown):
+def test_a_failure_a_leftover_or_a_missing_bar_is_a_failure(monkeypatch, tmp_path, capsys, failed, left, shown):
     commands = []
     for name in ("01_a.ipynb", "02_b.ipynb"):
-        (folder / name).touch()
+        (tmp_path / name).touch()
 
     def run(command, **settings):
         commands.append([str(word) for word in command])
@@ -196,7 +169,7 @@ def test_a_failure_a_leftover_or_a_missing_bar_is_a_failure(monkeypatch, folder,
     monkeypatch.setattr(colab, "cut_off", lambda command: ["cut", *command])
     monkeypatch.setattr(colab, "bar_shown", lambda notebook: shown)
     monkeypatch.setattr(colab, "leftovers", lambda folder: left)
-    monkeypatch.setattr(colab.standalone, "write", lambda: sorted(folder.glob("*.ipynb")))
+    monkeypatch.setattr(colab.standalone, "write", lambda: sorted(tmp_path.glob("*.ipynb")))
     monkeypatch.setattr(colab.standalone, "build_wheel", lambda: b"")
     assert colab.main(["02"]) == int(bool(failed or left or not shown))
     checked, tested, drawn = commands
@@ -207,18 +180,11 @@ def test_a_failure_a_leftover_or_a_missing_bar_is_a_failure(monkeypatch, folder,
     assert f"bar is {'shown' if shown else 'NOT shown'}" in printed and (left or ["none"])[0] in printed
 
 
-def test_the_versions_are_colabs_with_their_date():
-    text = colab.VERSIONS.read_text()
-    assert "August 2026" in text and re.search(r"colab-2026-08\.txt$", colab.VERSIONS.name)
-    pins = dict(line.split("==") for line in text.splitlines() if line and line[0] != "#")
-    for name, begin in {
-        "numpy": "2.1.",
-        "matplotlib": "3.10.",
-        "ipywidgets": "7.7.1",
-        "ipython": "7.34.",
-        "ipykernel": "6.17.",
-        "traitlets": "5.7.",
-        "torch": "2.13.",
-    }.items():
-        assert pins[name].startswith(begin)
-    assert "upconv" not in pins and "onnx" not in pins
+def test_the_package_allows_colabs_versions_of_all_that_the_chapters_import():
+    project = tomllib.loads((colab.ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    lines = colab.VERSIONS.read_text(encoding="utf-8").splitlines()
+    pins = dict(line.split("==") for line in lines if line and line[0] != "#")
+    for text in project["dependencies"] + project["optional-dependencies"]["book"]:
+        needed = Requirement(text)
+        assert needed.name in pins and needed.specifier.contains(pins[needed.name]), text
+    assert "upconv" not in pins  # the chapters bring it

@@ -13,15 +13,15 @@ from upconv.book.comparison import (
     COMPARISONS,
     LEARNING_RATES,
     REFERENCE,
+    as_table,
     chosen_learning_rates,
     compare_with_reference,
-    comparison_settings,
-    comparison_table,
     equal_time_steps,
-    fit,
     matched_channels,
-    of_comparison,
-    run_comparison,
+    run_setting,
+    runs_of,
+    settings_of,
+    train_by_protocol,
 )
 from upconv.book.tasks import AUTOENCODER, TASKS
 from upconv.book.training import train
@@ -175,7 +175,7 @@ def test_an_incomplete_table_is_refused(tables, name, call):
     call(AUTOENCODER)
     for other in wrong:
         other.to_csv(path, index=False)
-        with pytest.raises(ValueError, match=rf"{name}.csv has not every block .* run code/tools/sweep_{name}.py"):
+        with pytest.raises(ValueError, match=rf"{name}.csv has not every block .* run `python -m tools.sweeps {name}`"):
             call(AUTOENCODER)
 
 
@@ -194,11 +194,11 @@ def test_the_slower_block_gets_fewer_steps(tables, tier, scale):
 @pytest.mark.parametrize("tier", ["mini", "full"])
 @pytest.mark.parametrize("task", [free(name) for name in TASKS], ids=TASKS)
 def test_every_block_is_in_every_comparison_once(task, tier, tables):
-    settings = comparison_settings(task, tier)
+    settings = settings_of(task, tier)
     for comparison_name in COMPARISONS:
         mine = [setting for setting in settings if comparison_name in setting["comparisons"].split()]
         assert [setting["upsampling"] for setting in mine] == list(task.blocks)
-        assert comparison_settings(task, tier, (comparison_name,)) == [
+        assert settings_of(task, tier, (comparison_name,)) == [
             setting | {"comparisons": comparison_name} for setting in mine
         ]
     steps, rates = equal_time_steps(task, tier), chosen_learning_rates(task, tier)
@@ -220,31 +220,31 @@ def test_every_block_is_in_every_comparison_once(task, tier, tables):
 def test_another_name_of_a_comparison_is_refused(tables):
     for wrong in (("chanels",), "channels"):
         with pytest.raises(ValueError, match="must be a tuple of channels, parameters, time"):
-            comparison_settings(AUTOENCODER, "mini", wrong)
+            settings_of(AUTOENCODER, "mini", wrong)
 
 
 def test_of_comparison_takes_the_runs_that_serve_it():
     table = pd.DataFrame({"comparisons": ["channels parameters", "time", "channels", "timeless"], "seed": [0, 1, 2, 3]})
-    assert of_comparison(table, "channels")["seed"].tolist() == [0, 2]
-    assert of_comparison(table, "parameters")["seed"].tolist() == [0]
-    assert of_comparison(table, "time")["seed"].tolist() == [1]
-    with pytest.raises(ValueError, match="comparison='chan' must be one of channels, parameters, time"):
-        of_comparison(table, "chan")
+    assert runs_of(table, "channels")["seed"].tolist() == [0, 2]
+    assert runs_of(table, "parameters")["seed"].tolist() == [0]
+    assert runs_of(table, "time")["seed"].tolist() == [1]
+    with pytest.raises(ValueError, match=r"comparison='chan' must be one of .*channels.*parameters.*time"):
+        runs_of(table, "chan")
 
 
 def test_fit_warms_up_cools_down_and_lays_the_weights_out(monkeypatch):
     images, found = torch.rand(20, 1, 6, 6), {}
-    for name in ("fit", "train"):
+    for name in ("train_by_protocol", "train"):
         torch.manual_seed(0)
         model = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 1, 3, padding=1))
         common = dict(steps=150, batch_size=4, learning_rate=0.01, seed=3, progress=False)
-        if name == "fit":
-            losses = fit(model, images, images, **common)
+        if name == "train_by_protocol":
+            losses = train_by_protocol(model, images, images, **common)
             assert model[1].weight.is_contiguous(memory_format=torch.channels_last)
         else:
             losses = train(model, images, images, warmup=100, decay=True, **common)
         found[name] = losses
-    assert found["fit"] == pytest.approx(found["train"], rel=1e-3)
+    assert found["train_by_protocol"] == pytest.approx(found["train"], rel=1e-3)
 
 
 @pytest.fixture
@@ -279,16 +279,16 @@ SETTING = dict(comparisons="time", upsampling="x", channels="1 2", batch_size=5,
 
 def test_a_run_is_measured_at_the_start_early_and_late(recorded):
     task, _ = recorded
-    found = run_comparison(task, **SETTING, steps=30, seed=2)
+    found = run_setting(task, **SETTING, steps=30, seed=2)
     assert {name.rpartition("_")[2] for name in found} == {"parameters", "macs", "0", "20", "end", "training"}
     assert (found["parameters"], found["macs"]) == (2, 784)
     assert found["mse_end"] < found["mse_20"] < found["mse_0"]
-    again = run_comparison(task, **SETTING, steps=30, seed=2)
-    other = run_comparison(task, **SETTING, steps=30, seed=3)
+    again = run_setting(task, **SETTING, steps=30, seed=2)
+    other = run_setting(task, **SETTING, steps=30, seed=3)
     assert found == again and other["psnr_0"] != found["psnr_0"]
-    longer = run_comparison(task, **SETTING, steps=201, seed=2)
+    longer = run_setting(task, **SETTING, steps=201, seed=2)
     assert "psnr_200" in longer and longer["psnr_20"] != found["psnr_20"]  # the learning rate falls more slowly
-    exactly = run_comparison(task, **SETTING, steps=200, seed=2)
+    exactly = run_setting(task, **SETTING, steps=200, seed=2)
     assert exactly["psnr_200"] == exactly["psnr_end"] and set(exactly) == set(longer)
 
 
@@ -296,17 +296,17 @@ def test_a_run_trains_what_its_setting_says(recorded, monkeypatch):
     task, asked = recorded
     used, train_images = {}, task.data("train", "full")
 
-    def fit(model, images, targets, *, callback, **options):
+    def train_by_protocol(model, images, targets, *, callback, **options):
         used.update(options, images=images, targets=targets)
         callback(0)
         callback(options["steps"])
         model.decoder.weight.data.fill_(0.5)
         model.decoder.bias.data.zero_()
 
-    monkeypatch.setattr(comparison, "fit", fit)
+    monkeypatch.setattr(comparison, "train_by_protocol", train_by_protocol)
     for setting in (SETTING, dict(SETTING, upsampling="y", channels="3 4", batch_size=7, learning_rate=0.02)):
         asked["build"].clear(), asked["data"].clear()
-        found = run_comparison(task, **setting, steps=7, seed=5, tier="full", device="meta")
+        found = run_setting(task, **setting, steps=7, seed=5, tier="full", device="meta")
         channels = tuple(int(number) for number in setting["channels"].split())
         assert asked["build"] == [(setting["upsampling"], channels, "full")]
         assert {tier for _, tier in asked["data"]} == {"full"}
@@ -318,17 +318,10 @@ def test_a_run_trains_what_its_setting_says(recorded, monkeypatch):
 
 def test_the_last_number_is_the_tasks_score_on_as_many_training_images(recorded):
     seen, measures = [], {"psnr": 0.5, "iou": 0.25, "accuracy": 0.75}
-    task = recorded[0]._replace(score="iou", quality=lambda made, wanted: seen.append(wanted) or measures)
-    found = run_comparison(task, **SETTING, steps=1, seed=2)
+    task = recorded[0]._replace(score="iou", measures=lambda made, wanted: seen.append(wanted) or measures)
+    found = run_setting(task, **SETTING, steps=1, seed=2)
     assert {name: value for name, value in found.items() if name.endswith("_training")} == {"iou_training": 0.25}
     assert torch.equal(seen[-1], task.data("train", "mini")[1][:10])
-
-
-def test_fit_trains_towards_the_targets():
-    images = torch.rand(20, 1, 6, 6)
-    model = nn.Conv2d(1, 1, 1)
-    fit(model, images, 3 * images, steps=800, batch_size=10, learning_rate=0.1, seed=0, progress=False)
-    assert model.weight.item() == pytest.approx(3, abs=0.3)
 
 
 def runs(**values):
@@ -395,7 +388,7 @@ def test_other_columns_can_tell_the_settings_apart():
     table = runs(a=[1.0, 2.0, 3.0], b=[5.0, 6.1, 7.0]).rename(columns={"upsampling": "network"})
     table = table.assign(upsampling=["x", "y", "z"] * 2, parameters=1, macs=1, steps=1)
     assert compare_with_reference(table, "psnr", "b", by="network")["verdict"].to_dict() == {"a": "less"}
-    found = comparison_table(table, {"psnr": ("PSNR", ".1f")}, reference="b", by="network").map(breakable)
+    found = as_table(table, {"psnr": ("PSNR", ".1f")}, reference="b", by="network").map(breakable)
     assert found["PSNR"].tolist() == ["2.0 ± 1.0 -", "6.0 ± 1.0"]
 
 
@@ -405,11 +398,11 @@ def test_nothing_to_compare_is_refused():
     table = runs(a=[1.0, 2.0], b=[1.0, 2.0]).assign(parameters=1, macs=1, steps=1)
     shown = {"psnr": ("PSNR", ".1f")}
     with pytest.raises(ValueError, match="upsampling='z' is not in the table; it has a, b"):
-        comparison_table(table, shown, reference="z")
+        as_table(table, shown, reference="z")
     with pytest.raises(ValueError, match="a base line has the name of a setting: b"):
-        comparison_table(table, shown, {"b": {"psnr": 1.0}}, reference="a")
+        as_table(table, shown, {"b": {"psnr": 1.0}}, reference="a")
     with pytest.raises(ValueError, match="the floor, psnr of PCA, is nan"):
-        comparison_table(table, shown, {"PCA": {"psnr": np.nan}}, floor=("psnr", "PCA"), reference="a")
+        as_table(table, shown, {"PCA": {"psnr": np.nan}}, floor=("psnr", "PCA"), reference="a")
 
 
 def test_unpaired_runs_are_refused():
@@ -419,11 +412,6 @@ def test_unpaired_runs_are_refused():
         compare_with_reference(runs(a=[1.0, 2.0], b=[1.0, 2.0]), "psnr", "z")
 
 
-def test_the_names_of_the_comparisons_hold_no_other():
-    assert not any(a in b for a in COMPARISONS for b in COMPARISONS if a != b)
-    assert comparison.EARLY[0] == 0
-
-
 def breakable(text):
     assert " " not in text and "-" not in text
     return text.replace("\N{NO-BREAK SPACE}", " ").replace("\N{MINUS SIGN}", "-")
@@ -431,7 +419,7 @@ def breakable(text):
 
 def test_the_table_writes_negative_numbers_with_a_minus():
     table = runs(a=[-1.0, -2.0], b=[-3.0, -4.1]).assign(parameters=1, macs=1000, steps=1)
-    found = comparison_table(table, {"psnr": ("dB", ".1f")}, {"line": {"psnr": -9.0}}, reference="a")["dB"]
+    found = as_table(table, {"psnr": ("dB", ".1f")}, {"line": {"psnr": -9.0}}, reference="a")["dB"]
     assert found["a"] == "−1.5\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}0.7" and found["line"] == "−9.0"
 
 
@@ -441,7 +429,7 @@ def test_the_table_shows_costs_means_spreads_and_signs():
     table.loc[table["upsampling"] == "c", "steps"] = 50
     table.loc[table["upsampling"] == "b", "ssim"] = [0.1, 0.2, 0.3]
     measures = {"psnr": ("PSNR", ".2f"), "ssim": ("SSIM", ".1f")}
-    found = comparison_table(table, measures, {"PCA": {"psnr": 19.0}}).map(breakable)
+    found = as_table(table, measures, {"PCA": {"psnr": 19.0}}).map(breakable)
     assert list(found.index) == [REFERENCE, "a", "b", "c", "PCA"]
     assert list(found.columns) == ["parameters", "MACs", "steps", "PSNR", "SSIM"]
     assert found.loc["a"].tolist() == ["12,345", "6,789k", "4,000", "22.03 ± 1.05 +", "0.5 ± 0.0 ="]
@@ -449,7 +437,7 @@ def test_the_table_shows_costs_means_spreads_and_signs():
     assert found.loc["b", "PSNR"] == "20.03 ± 1.05 -" and found.loc["c", "PSNR"] == "21.00 ± 0.95 ="
     assert found.loc["PCA"].tolist() == ["", "", "", "19.00", ""]
     assert found.loc["c", "steps"] == "50"
-    same = comparison_table(table.assign(steps=7), measures, {"PCA": {"psnr": 19.0}})
+    same = as_table(table.assign(steps=7), measures, {"PCA": {"psnr": 19.0}})
     assert list(same.columns) == ["parameters", "MACs", "PSNR", "SSIM"] and not same.isna().any(axis=None)
 
 
@@ -465,6 +453,6 @@ def test_nothing_below_the_floor_is_judged():
         (21.0, ["", " +", ""]),
     ):
         lines = {"PCA": {"psnr": line, "steps": 1}}
-        found = comparison_table(table, {"steps": ("n", ".0f"), **shown}, lines, floor=("psnr", "PCA"))
+        found = as_table(table, {"steps": ("n", ".0f"), **shown}, lines, floor=("psnr", "PCA"))
         texts = found["PSNR"].map(breakable).tolist()[:3]
         assert [text.partition(" ± ")[2][3:] for text in texts] == expected, line

@@ -100,8 +100,6 @@ FUSED = {
     ),
     "size": (lambda m, x: m.c(F.interpolate(x, size=(10, 21))), dict(c=conv()), 1),
     "unequal scales": (None, dict(a=up((3, 1)), b=conv(size=5)), 1),
-    "even kernel": (None, dict(a=up(3), b=conv(size=4, padding=1)), 1),
-    "large padding": (None, dict(a=up(), b=conv(size=3, padding=4)), 1),
     "same": (None, dict(a=up(), b=conv(padding="same", dilation=3)), 1),
     "groups": (None, dict(a=up(), b=conv(groups=4, outputs=8)), 1),
     "zero pad": (lambda m, x: m.c(F.pad(m.u(x), (0, 1, 2, 0))), dict(u=up(), c=conv(size=2, padding=0)), 1),
@@ -155,6 +153,13 @@ FUSED = {
     "changed through out": (into, dict(c=conv()), 0),
     "cat with an empty vector": (lambda m, x: m.c(torch.cat([m.u(x), x.new_zeros(0)], 1)), dict(u=up(), c=conv()), None),
     "settings of length 1": (lambda m, x: F.conv2d(F.interpolate(x, scale_factor=2), m.c.weight, None, [1], [1], [1]), dict(c=conv()), 1),
+    "detached": (lambda m, x: m.c(m.u(x).detach()), dict(u=up(), c=conv()), 1),
+    "methods": (lambda m, x: m.c(m.u(x).relu_().sigmoid()) + x.sum(), dict(u=up(), c=conv()), 1),
+    "inplace=True": (lambda m, x: m.c(F.leaky_relu(m.u(x), inplace=True)) + x.sum(), dict(u=up(), c=conv()), 1),
+    "casts": (lambda m, x: m.c((m.u(x) / 3).float().double()), dict(u=up(), c=conv()), 1),
+    "batch norm that trains": (lambda m, x: m.c(F.batch_norm(m.u(x), m.n.running_mean, m.n.running_var, training=True)), dict(u=up(), n=nn.BatchNorm2d(8), c=conv()), 0),
+    "sum with another shape": (lambda m, x: m.c((y := m.u(x)) + 2 * y[:1]), dict(u=up(), c=conv()), 0),
+    "groups over a cat": (lambda m, x: m.c(torch.cat([m.u(x), m.s(x)], 1)), dict(u=up(), s=nn.ConvTranspose2d(8, 8, 2, 2), c=conv(16, groups=2)), 0),
     "custom function": (lambda m, x: m.c(Pointwise.apply(m.u(x))), dict(u=up(), c=conv()), 1),
 }  # fmt: skip
 
@@ -178,7 +183,7 @@ def folded(model, *inputs, dynamic=False, **options):
     return torch.compile(model, backend=keep, dynamic=dynamic), sites
 
 
-@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize("dynamic", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("case", FUSED)
 def test_folding_changes_nothing_and_is_told(case, dynamic):
     model, expected = built(case), FUSED[case][2]
@@ -188,27 +193,18 @@ def test_folding_changes_nothing_and_is_told(case, dynamic):
         assert sum(bool(site.became) for site in sites) == expected, sites
     for site in sites:
         assert site.became or site.reasons
-    for x in (torch.randn(1, 8, 7, 7).double(), X[:1], X):
-        if "skip" not in case or x is X:
-            assert_same(model, new, x)
+    assert_same(model, new, torch.randn(3, 8, 9, 6).double() if dynamic and case != "size of a skip" else X[:1])
 
 
 # changes in place, aliases, regions: what is folded must be what the model computes
 
 
-class Changing(nn.Module):
+def changing(forward):
     """Two convolutions, a buffer that is a weight, an image that is a buffer, and a flat view of that."""
-
-    def __init__(self, forward):
-        super().__init__()
-        self.run, self.c, self.d = forward, conv(8, 8), conv(8, 8)
-        self.register_buffer("w", torch.randn(8, 8, 3, 3))
-        self.register_buffer("image", torch.randn(1, 8, 5, 7))
-        self.double()
-        self.flat = self.image.view(-1)
-
-    def forward(self, x):
-        return self.run(self, x)
+    buffers = dict(w=nn.Buffer(torch.randn(8, 8, 3, 3)), image=nn.Buffer(torch.randn(1, 8, 5, 7)))
+    model = Model(forward, c=conv(8, 8), d=conv(8, 8), **buffers).double()
+    model.flat = model.image.view(-1)
+    return model
 
 
 def enlarged(x, **settings):
@@ -348,15 +344,14 @@ CHANGING = {  # how many of the upsamplings are folded
 @pytest.mark.parametrize("inner", ["eager", "aot_eager"])
 @pytest.mark.parametrize("forward", CHANGING, ids=lambda forward: forward.__name__)
 def test_what_changes_in_place_is_seen(forward, inner):
-    model = Changing(forward)
+    model = changing(forward)
     new, sites = folded(model, inner=inner)
-    for x in (X, X[:1]):
-        assert_same(model, new, x)
-    assert sum(bool(site.became) for site in sites) in (CHANGING[forward], 2 * CHANGING[forward]), list(map(str, sites))
+    assert_same(model, new, X)
+    assert sum(bool(site.became) for site in sites) == CHANGING[forward], list(map(str, sites))
 
 
 def test_gradients_do_not_pass_where_they_did_not():
-    model, x = Changing(regions), X.clone().requires_grad_()
+    model, x = changing(regions), X.clone().requires_grad_()
     new, sites = folded(model)
     new(x).sum().backward()
     assert x.grad is None and not any(site.became for site in sites)
@@ -367,15 +362,22 @@ def test_autocast_may_be_switched_on_inside():
         with torch.autocast("cpu"):
             return m.c(enlarged(m.d(x)))
 
-    model = Changing(forward).float()
+    model = changing(forward).float()
     new, sites = folded(model)
     with torch.no_grad():
         torch.testing.assert_close(new(X.float()), model(X.float()), rtol=0.1, atol=0.05)
     assert new(X.float()).dtype == torch.bfloat16 and all(site.became for site in sites)
 
 
+def test_nothing_is_folded_inside_a_transform_of_torch_func():
+    model = Model(lambda m, x: torch.func.grad(lambda t: m.c(enlarged(t)).square().sum())(x), c=conv()).double()
+    new, sites = folded(model)
+    assert_same(model, new, X)
+    assert sites == []
+
+
 def test_symbolic_settings_are_left():
-    model = Changing(settings_from_sizes)
+    model = changing(settings_from_sizes)
     new, sites = folded(model, dynamic=True)
     assert_same(model, new, X)
     assert "are not fixed" in sites[0].reasons[0]
@@ -385,14 +387,17 @@ def test_symbolic_settings_are_left():
 
 
 def upsampler():
-    """Each way to fold at once: a cat with a skip, a sum, a 1x1 convolution, a pointwise function."""
+    """Each way to fold at once: a padded cat with a skip, a sum, a 1x1 convolution, a pointwise function."""
 
     def forward(m, x):
-        y = m.a(torch.cat([F.interpolate(x, scale_factor=2), m.skip(x)], 1))
+        y = torch.cat([F.interpolate(x, scale_factor=2), m.skip(x)], 1)
+        y = m.a(F.pad(y, (0, 2, 1, 1), mode="replicate"))
         y = m.b(F.silu(F.interpolate(y, scale_factor=2)) + m.e(y.repeat(1, 1, 2, 2)))
         return m.d(F.interpolate(y, scale_factor=2, mode="bilinear", align_corners=True))
 
-    layers = dict(skip=nn.ConvTranspose2d(8, 8, 2, 2), a=conv(16, 8), b=conv(8, 8), e=conv(8, 8), d=conv(8, 4, 1))
+    layers = dict(
+        skip=nn.ConvTranspose2d(8, 8, 2, 2), a=conv(16, 8, padding=0), b=conv(8, 8), e=conv(8, 8), d=conv(8, 4, 1)
+    )
     return Model(forward, **layers)
 
 
@@ -403,7 +408,7 @@ def gradients(model, x):
     return [x.grad, *(parameter.grad.clone() for parameter in model.parameters() if parameter.requires_grad)]
 
 
-@pytest.mark.parametrize("inner", ["eager", "aot_eager", "inductor"])
+@pytest.mark.parametrize("inner", ["eager", "aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
 def test_it_acts_in_every_mode(inner):
     torch.manual_seed(0)
     model, x = upsampler(), X.float()
@@ -548,7 +553,7 @@ def test_exported_programs_are_folded_with_constants(case):
     names = [str(node.target) for node in new.graph.nodes if node.op == "call_function"]
     if expected and case not in ("custom function",):
         assert any("conv_transpose2d" in name or "1x1" in case for name in names)
-    if expected and len(names) <= 2:
+    if expected and (len(names) <= 2 or case == "casts"):
         assert not any("upsample" in name for name in names) or "1x1" in case
 
 
@@ -568,30 +573,19 @@ def test_a_folded_program_is_saved_decomposed_and_takes_other_sizes():
     } | ({"b.weight"} & set(new.state_dict))
 
 
-class Stateful(nn.Module):
-    """Weights that a program changes or draws."""
-
-    def __init__(self, forward):
-        super().__init__()
-        self.run = forward
-        self.register_buffer("w", torch.randn(4, 8, 3, 3).double())
-
-    def forward(self, x):
-        return self.run(self, enlarged(x))
-
-
+@pytest.mark.parametrize("decomposed", [False, True])
 @pytest.mark.parametrize(
     "forward",
     [
-        lambda m, x: F.conv2d(x, m.w.mul_(0.5)),
-        lambda m, x: F.conv2d(x, m.w.detach().clone().mul_(0.5)),
-        lambda m, x: F.conv2d(x, m.w + torch.rand_like(m.w)),
-        lambda m, x: F.conv2d(x, m.w * x.mean()),
+        lambda m, x: F.conv2d(enlarged(x), m.w.mul_(0.5)),
+        lambda m, x: F.conv2d(enlarged(x), m.w.detach().clone().mul_(0.5)),
+        lambda m, x: F.conv2d(enlarged(x), m.w + torch.rand_like(m.w)),
+        lambda m, x: F.conv2d(enlarged(x), m.w * x.mean()),
     ],
 )
-def test_a_weight_that_is_no_constant_of_the_program_is_left(forward):
-    model = Stateful(forward)
-    program = torch.export.export(model, (X,))
+def test_a_weight_that_is_no_constant_of_the_program_is_left(forward, decomposed):
+    program = torch.export.export(Model(forward, w=nn.Buffer(torch.randn(4, 8, 3, 3).double())), (X,))
+    program = program.run_decompositions({}) if decomposed else program
     before = program.state_dict["w"].clone()
     new = fold_exported(program)
     assert torch.equal(program.state_dict["w"], before)
@@ -603,13 +597,7 @@ def test_a_weight_that_is_no_constant_of_the_program_is_left(forward):
         torch.testing.assert_close(two(X), expected)
 
 
-def test_a_weight_that_each_call_of_a_program_changes_is_left():
-    program = torch.export.export(Stateful(lambda m, x: F.conv2d(x, m.w.mul_(0.5))), (X,)).run_decompositions({})
-    one, two = copy.deepcopy(program).module(), copy.deepcopy(fold_exported(program)).module()
-    for _ in range(2):
-        torch.testing.assert_close(two(X), one(X))
-
-
+@pytest.mark.slow
 def test_a_folded_program_runs_in_onnxruntime():
     onnxruntime = pytest.importorskip("onnxruntime")
     model, x = upsampler().eval(), X.float()
@@ -657,6 +645,7 @@ def test_options_that_are_not_known_say_what_is(options, message):
         backend(gm, [X], options=options)
 
 
+@pytest.mark.slow
 def test_inductors_options_are_handed_on():
     model = nn.Sequential(up(), conv()).double()
     torch.compiler.reset()
@@ -684,6 +673,7 @@ def test_the_books_unet_is_folded_at_three_sizes():
     assert all(site.became for site in sites)
 
 
+@pytest.mark.slow
 def test_published_functional_code():
     diffusers = pytest.importorskip("diffusers")  # not in the environment of the oldest versions
     torch.manual_seed(0)

@@ -62,7 +62,7 @@ def test_the_device_can_be_forced_and_the_tier_follows_it(gpu, monkeypatch):
 @pytest.mark.parametrize("call", [default_tier, this_machine])
 def test_a_tier_that_there_is_not_is_an_error(monkeypatch, call):
     monkeypatch.setenv("UPCONV_TIER", "maxi")
-    with pytest.raises(ValueError, match='UPCONV_TIER=\'maxi\' must be "mini" or "full"'):
+    with pytest.raises(ValueError, match="UPCONV_TIER='maxi' must be one of 'mini', 'full'"):
         call()
 
 

@@ -9,7 +9,6 @@ from torch import nn
 from torch.nn import functional as F
 
 from upconv import checkerboard_energy, phase_gains, radial_spectrum
-from upconv.book.blocks import upsampling_block
 from upconv.book.data import fashion_mnist
 
 
@@ -87,16 +86,6 @@ def test_rounding_on_a_flat_image_is_no_pattern(dtype):
     assert checkerboard_energy(scaled, 2).tolist() == [0, 0]
 
 
-def test_what_a_decoder_makes_of_a_flat_image():
-    flat = torch.rand(1, 8, 1, 1).expand(1, 8, 20, 21)
-    upsample = nn.Upsample(scale_factor=2)
-    conv = nn.Conv2d(8, 3, 3, padding=1)
-    replicating = nn.Conv2d(8, 3, 3, padding=1, padding_mode="replicate")
-    assert checkerboard_energy(conv(upsample(flat))[..., 1:-1, 1:-1], 2).item() == 0
-    assert checkerboard_energy(replicating(upsample(flat)), 2).item() == 0
-    assert checkerboard_energy(nn.ConvTranspose2d(8, 3, 4, 2, 1)(flat)[..., 2:-2, 2:-2], 2).item() > 0.999
-
-
 def test_the_energy_is_the_share_of_the_pattern():
     generator = torch.Generator().manual_seed(0)
     smooth = F.interpolate(torch.rand(1, 1, 6, 6, generator=generator).double(), size=(96, 96), mode="bicubic")
@@ -167,16 +156,6 @@ def test_nearest_upsampling_and_a_convolution_leave_nothing_at_the_strides_perio
         assert checkerboard_energy(transposed(x), 2).mean() > 20 * checkerboard_energy(pair(x), 2).mean()
 
 
-@pytest.mark.parametrize("name", ["pixel_shuffle_icnr", "conv_transpose_4x4_bilinear_init"])
-def test_the_clean_initializations_are_clean(name):
-    flat = torch.rand(1, 6, 1, 1).expand(1, 6, 24, 24)
-    with torch.no_grad():
-        clean = upsampling_block(name, 6, 5)(flat)[..., 4:-4, 4:-4]
-        other = upsampling_block(name.replace("_icnr", "").replace("_bilinear_init", ""), 6, 5)(flat)[..., 4:-4, 4:-4]
-    assert checkerboard_energy(clean, 2).item() < 1e-6
-    assert checkerboard_energy(other, 2).item() > 0.999
-
-
 def reference_scores(double=False):
     grey = torch.cat([patches(data.camera()).expand(-1, 3, -1, -1), photographs()])
     textures = torch.cat([patches(getattr(data, name)()) for name in ("brick", "grass", "gravel")])
@@ -195,7 +174,7 @@ def test_the_docstring_says_what_images_score():
     ):  # fmt: skip
         pattern = re.escape(sentence).replace(r"\{\}", r"([\d.]+)")
         said = [float(number) for number in re.search(pattern, text).groups()]
-        measured = [value for pair in reference_scores(double) for value in pair]
+        measured = [value for both in reference_scores(double) for value in both]
         for number, value in zip(said, measured, strict=True):
             assert value == pytest.approx(number, rel=0.25), (said, measured)
 

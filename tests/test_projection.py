@@ -17,15 +17,10 @@ from torch.nn import functional as F
 from upconv import (
     conv_transpose_to_upsample_conv,
     is_upsample_conv,
-    phase_gains,
     upsample_conv_to_conv_transpose,
 )
 
 thorough = settings(max_examples=150, deadline=None, derandomize=True)
-
-EQUAL_GAINS_ONLY = torch.zeros(4, 4).double()  # every phase sums to 1, no row and no column is even
-for row, column in ((0, 0), (2, 1), (1, 2), (1, 1)):
-    EQUAL_GAINS_ONLY[row, column] = 1
 
 
 def layer_with(weight, stride, **others):
@@ -67,52 +62,33 @@ def divisible(kernel, stride):
 
 
 @st.composite
-def kernels(draw):
-    """Draw the kernel of a pair, perhaps spoilt at one entry, in its rows, or everywhere but in its gains."""
-    stride = draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
-    small = torch.tensor(
-        draw(
-            st.integers(1, 3).flatmap(
-                lambda width: st.lists(
-                    st.lists(st.integers(-3, 3), min_size=width, max_size=width), min_size=1, max_size=3
-                )
-            )
-        )
-    ).double()
-    kernel = pair_kernel(small, stride)
+def layers(draw):
+    """Draw a kernel, perhaps a pair's, perhaps spoilt at one entry, in its rows, or everywhere but in its gains."""
+    stride, dilation, size = (draw(st.tuples(st.integers(1, 3), st.integers(1, 3))) for _ in range(3))
+    small = draw(st.lists(st.integers(-3, 3), min_size=size[0] * size[1], max_size=size[0] * size[1]))
+    kernel = torch.tensor(small).double().reshape(size)
+    spoil = draw(st.sampled_from(["no", "entry", "stripes", "corners", "no pair"]))
+    if spoil != "no pair":
+        kernel = pair_kernel(kernel, stride)
     height, width = kernel.shape
-    spoil = draw(st.sampled_from(["no", "entry", "stripes", "corners"]))
     row, column = draw(st.integers(0, height - 1)), draw(st.integers(0, width - 1))
     if spoil == "entry":
         kernel[row, column] += 1
     elif spoil == "stripes":  # columns stay even, the rows do not
         kernel[:, column] += torch.tensor([1.0] * stride[0] + [0.0] * (height - stride[0])).double()
     elif spoil == "corners":  # all gains stay as they are
-        far_row, far_column = row % stride[0], column % stride[1]
         kernel[row, column] += 1
-        kernel[far_row, far_column] -= 1
-    return kernel, stride
+        kernel[row % stride[0], column % stride[1]] -= 1
+    return kernel, stride, dilation
 
 
-@thorough
-@given(kernels())
+@settings(thorough, max_examples=300)
+@given(layers())
 def test_the_decision_is_that_of_polynomial_division(case):
-    kernel, stride = case
-    assert is_upsample_conv(layer_with(kernel, stride), tolerance=0) == divisible(kernel, stride)
-
-
-def test_equal_gains_are_not_enough():
-    assert phase_gains(EQUAL_GAINS_ONLY[None, None], 2).flatten().tolist() == [1, 1, 1, 1]
-    assert not is_upsample_conv(layer_with(EQUAL_GAINS_ONLY, 2))
-    assert not is_upsample_conv(layer_with(EQUAL_GAINS_ONLY, 2), tolerance=0.99)
-
-
-@pytest.mark.parametrize("dim", [0, 1])
-def test_both_axes_are_asked(dim):
-    stripes = torch.tensor([[1.0, 2.0, 1.0, 0.0]]).expand(4, 4)  # even along the columns; its rows sum to 2 and 2
-    assert is_upsample_conv(layer_with(stripes if dim == 0 else stripes.T, 2))
-    uneven = torch.tensor([[1.0, 2.0, 1.0, 1.0]]).expand(4, 4)
-    assert not is_upsample_conv(layer_with(uneven if dim == 0 else uneven.T, 2))
+    kernel, stride, dilation = case
+    spread = kernel.new_zeros([(size - 1) * d + 1 for size, d in zip(kernel.shape, dilation, strict=True)])
+    spread[:: dilation[0], :: dilation[1]] = kernel
+    assert is_upsample_conv(layer_with(kernel, stride, dilation=dilation), tolerance=0) == divisible(spread, stride)
 
 
 def test_every_channel_pair_and_group_is_asked():
@@ -126,32 +102,13 @@ def test_every_channel_pair_and_group_is_asked():
         assert not is_upsample_conv(spoilt)
 
 
-def test_dilation_belongs_to_the_kernel():
-    ones = torch.ones(2, 2)
-    assert is_upsample_conv(layer_with(ones, 2, dilation=3))  # 1 + x^3 = (1 + x)(1 - x + x^2)
-    assert is_upsample_conv(layer_with(ones, 2, dilation=1))
-    assert not is_upsample_conv(layer_with(ones, 2, dilation=2))  # both taps in one phase
-    assert is_upsample_conv(layer_with(ones, (2, 1), dilation=(3, 2)))
-    assert not is_upsample_conv(layer_with(ones, (1, 2), dilation=(3, 2)))
-
-
-def test_a_kernel_smaller_than_its_stride_is_a_pair_only_if_it_is_zero():
-    assert not is_upsample_conv(layer_with(torch.ones(2, 2), 3))
-    assert is_upsample_conv(layer_with(torch.zeros(2, 2), 3))
-    assert conv_transpose_to_upsample_conv(layer_with(torch.zeros(2, 2), 3))[1] == 0
-
-
-def test_everything_is_a_pair_at_stride_1():
-    assert is_upsample_conv(layer_with(integers(2, 3, 3, 4), 1), tolerance=0)
-
-
-@pytest.mark.parametrize("scale", [1e-6, 1, 1e6])
-def test_the_tolerance_is_relative_to_the_largest_entry(scale):
-    kernel = pair_kernel(torch.tensor([[4.0, 1.0], [0.0, 2.0]]).double(), (2, 2))
-    kernel[0, 0] += 0.7e-3  # the largest entry is 7
-    assert is_upsample_conv(layer_with(kernel * scale, 2), tolerance=1.01e-4)
-    assert not is_upsample_conv(layer_with(kernel * scale, 2), tolerance=0.99e-4)
-    assert not is_upsample_conv(layer_with(kernel * scale, 2))
+@pytest.mark.parametrize("magnitude", [1e-6, -1, 1e6])
+@pytest.mark.parametrize("share, settings", [(1e-6, {}), (1e-4, dict(tolerance=1e-4))])
+def test_the_tolerance_is_relative_to_the_largest_entry_in_size(magnitude, share, settings):
+    for error, expected in ((0.99 * share, True), (1.01 * share, False)):
+        kernel = pair_kernel(torch.tensor([[4.0, 1.0], [0.0, 2.0]]).double(), (2, 2))
+        kernel[0, 0] += 7 * error  # the largest entry is 7
+        assert is_upsample_conv(layer_with(kernel * magnitude, 2), **settings) == expected
 
 
 @pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 1e-6), (torch.float16, 1e-2), (torch.bfloat16, 2e-2)])
@@ -180,7 +137,7 @@ def drawn_layers(count, seed=0):
             kernel = pair_kernel(integers(channels, outputs, *size), stride)
         else:
             kernel = integers(channels, outputs, *size)
-        output_padding = [rng.randrange(max(pair)) for pair in zip(stride, dilation, strict=True)]
+        output_padding = [rng.randrange(max(both)) for both in zip(stride, dilation, strict=True)]
         layer = layer_with(
             kernel,
             stride,
@@ -215,19 +172,7 @@ def test_whenever_the_kernel_is_a_pair_the_module_is_the_layer():
     assert min(seen.values()) > 100, seen
 
 
-def test_a_positive_tolerance_bounds_the_residual():
-    for noise in (1e-7, 1e-9, 1e-11):
-        kernel = pair_kernel(torch.rand(4, 4, 3, 3).double(), (2, 2))
-        layer = layer_with(kernel + noise * torch.randn(4, 4, 4, 4).double(), 2)
-        assert is_upsample_conv(layer)
-        assert noise / 100 < conv_transpose_to_upsample_conv(layer)[1] < 4 * noise
-
-
-def test_the_module_is_an_upsample_a_conv_and_a_crop_where_needed():
-    module, _ = conv_transpose_to_upsample_conv(nn.ConvTranspose2d(3, 5, 4, 2, 1))
-    assert [type(step) for step in module] == [nn.Upsample, nn.Conv2d]
-    assert (module.upsample.mode, module.upsample.scale_factor) == ("nearest", (2, 2))
-    assert (module.conv.kernel_size, module.conv.padding) == ((3, 3), (1, 1))
+def test_the_module_has_a_crop_only_where_one_is_needed_and_the_kernel_size_that_was_asked_for():
     module, _ = conv_transpose_to_upsample_conv(nn.ConvTranspose2d(3, 5, 3, 2, 1, 1))
     assert [type(step) for step in module] == [nn.Upsample, nn.Conv2d, nn.ZeroPad2d]
     assert (module.conv.kernel_size, module.conv.padding, module.crop.padding) == ((2, 2), (1, 1), (-1, 0, -1, 0))
@@ -252,14 +197,6 @@ def test_the_pair_gets_dtype_flags_and_bias_and_the_layer_keeps_everything():
     assert isinstance(residual, float)
 
 
-def test_the_result_can_be_trained_and_exported():
-    module, _ = conv_transpose_to_upsample_conv(nn.ConvTranspose2d(2, 3, 4, 2, 1))
-    x = torch.randn(1, 2, 4, 4, requires_grad=True)
-    module(x).sum().backward()
-    assert module.conv.weight.grad.abs().sum() > 0 and x.grad.abs().sum() > 0
-    torch.export.export(module, (torch.randn(1, 2, 4, 4),))
-
-
 def test_an_input_without_a_batch_axis_is_refused_as_upsample_would_misread_it():
     module, _ = conv_transpose_to_upsample_conv(nn.ConvTranspose2d(2, 3, 4, 2, 1))
     with pytest.raises(ValueError, match="same number of spatial dimensions"):
@@ -267,14 +204,6 @@ def test_an_input_without_a_batch_axis_is_refused_as_upsample_would_misread_it()
 
 
 # the projection
-
-
-def kernel_of(module, stride):
-    """The kernel of nearest upsampling and the module's convolution, by the exact rewrite."""
-    conv = nn.Conv2d(module.conv.in_channels, module.conv.out_channels, module.conv.kernel_size, bias=False).double()
-    with torch.no_grad():
-        conv.weight.copy_(module.conv.weight)
-    return upsample_conv_to_conv_transpose(nn.Upsample(scale_factor=stride), conv).weight.detach()
 
 
 def least_residual(kernel, stride, size, reach):
@@ -315,17 +244,7 @@ def test_the_residual_is_the_least_there_is(extent, stride, size):
         assert residual == pytest.approx(least, abs=1e-12)
 
 
-def test_the_difference_is_what_the_residual_says():
-    layer = layer_with(torch.randn(4, 6, 4, 4), 2, padding=1, bias=True)
-    module, residual = conv_transpose_to_upsample_conv(layer)
-    difference = layer.weight.detach() - kernel_of(module, 2)
-    assert residual == pytest.approx((difference.norm() / layer.weight.norm()).item(), rel=1e-12)
-    # what is lost has the period of the stride along an axis, and no mean: its sums over any s x s window are 0
-    sums = F.avg_pool2d(difference, 2, stride=1)
-    torch.testing.assert_close(sums, torch.zeros_like(sums))
-
-
-@pytest.mark.parametrize("stride, size", [(2, 1), (2, 2), (2, 3), (2, 5), (2, 7), (3, 3), (4, 2)])
+@pytest.mark.parametrize("stride, size", [(2, 1), (2, 3), (3, 3), (4, 2)])
 def test_random_kernels_have_the_residual_of_the_formula(stride, size):
     extent = size + stride - 1
     layer = layer_with(torch.randn(60, 60, extent, extent), stride)
@@ -333,25 +252,11 @@ def test_random_kernels_have_the_residual_of_the_formula(stride, size):
     assert residual**2 == pytest.approx(1 - (size / extent) ** 2, abs=0.01)
 
 
-def test_smaller_kernels_have_it_too_at_stride_2():
-    for size in (3, 5):
-        residual = conv_transpose_to_upsample_conv(layer_with(torch.randn(60, 60, 3, 3), 2), kernel_size=size)[1]
-        assert residual**2 == pytest.approx(1 - (size / (size + 1)) ** 2, abs=0.01)
-
-
 def test_the_central_position_is_taken_among_equals():
     module, _ = conv_transpose_to_upsample_conv(layer_with(torch.randn(4, 4), 2, padding=1), kernel_size=5)
     assert module.conv.padding == (2, 2) and not hasattr(module, "crop")
     module, _ = conv_transpose_to_upsample_conv(layer_with(torch.randn(2, 2), 2), kernel_size=2)
     assert module.crop.padding == (-1, 0, -1, 0)  # as if one row and column had been padded at the end only
-
-
-def test_the_residual_is_that_of_the_rounded_weights():
-    exact = layer_with(pair_kernel(torch.rand(8, 8, 3, 3).double(), (2, 2)), 2)
-    assert conv_transpose_to_upsample_conv(exact)[1] < 1e-14
-    assert 1e-9 < conv_transpose_to_upsample_conv(copy.deepcopy(exact).float())[1] < 1e-6
-    assert 1e-5 < conv_transpose_to_upsample_conv(copy.deepcopy(exact).half())[1] < 1e-3
-    assert 1e-5 < conv_transpose_to_upsample_conv(copy.deepcopy(exact).half(), inputs=torch.rand(1, 8, 5, 5))[1] < 1e-3
 
 
 @pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
@@ -437,23 +342,6 @@ def test_what_the_data_leave_open_stays_at_the_projection():
     assert not torch.allclose(fitted.conv.weight[:, 0], projected.conv.weight[:, 0], atol=1e-3)
 
 
-def test_fitting_beats_projecting_on_the_data():
-    for bias in (False, True):
-        layer = layer_with(torch.randn(4, 4, 4, 4), 2, padding=1, bias=bias)
-        x = F.avg_pool2d(torch.randn(4, 4, 16, 16).double(), 5, stride=1)
-        module, _ = conv_transpose_to_upsample_conv(layer)
-        projected = ((module(x) - layer(x)).norm() / layer(x).norm()).item()
-        assert conv_transpose_to_upsample_conv(layer, inputs=x)[1] < 0.999 * projected
-
-
-def test_on_white_noise_without_a_crop_the_projection_is_the_fit():
-    layer = layer_with(torch.randn(2, 2, 4, 4), 2)
-    projected, residual = conv_transpose_to_upsample_conv(layer)
-    fitted, on_noise = conv_transpose_to_upsample_conv(layer, inputs=torch.randn(400, 2, 12, 12).double())
-    assert (fitted.conv.weight - projected.conv.weight).norm() < 0.02 * projected.conv.weight.norm()
-    assert on_noise == pytest.approx(residual, rel=0.02)
-
-
 def test_ordinary_float32_layers_and_integer_images_are_fitted_too():
     layer = nn.ConvTranspose2d(3, 4, 4, 2, 1)
     images = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8)
@@ -470,7 +358,8 @@ def test_an_exact_layer_that_is_silent_on_the_inputs_has_no_residual():
         assert conv_transpose_to_upsample_conv(layer, inputs=torch.rand(1, 1, 1, 1))[1] == 0
 
 
-def test_outputs_and_targets_of_zeros_are_matched():
+def test_kernels_outputs_and_targets_of_zeros_are_matched():
+    assert conv_transpose_to_upsample_conv(layer_with(torch.zeros(2, 2), 3))[1] == 0
     layer = layer_with(torch.randn(1, 1, 4, 4), 2, padding=1)
     silent, x = torch.zeros(1, 1, 3, 3).double(), torch.rand(1, 1, 3, 3).double()
     assert conv_transpose_to_upsample_conv(layer, inputs=silent)[1] == 0
@@ -506,15 +395,6 @@ def test_directions_below_the_rounding_of_the_data_stay_at_the_projection(dtype,
     module, _ = conv_transpose_to_upsample_conv(layer, inputs=x.to(dtype))
     moved = (module.conv.weight - projected.conv.weight).square().sum(dim=(0, 2, 3)) > 1e-5
     assert moved.tolist() == [index < fitted for index in range(4)]
-
-
-def test_a_weak_channel_of_integer_images_counts():
-    layer = layer_with(torch.randn(2, 2, 4, 4), 2, padding=1)
-    x = torch.randint(0, 200, (6, 2, 8, 8))
-    x[:, 1] = x[:, 1] % 2
-    projected, _ = conv_transpose_to_upsample_conv(layer)
-    module, _ = conv_transpose_to_upsample_conv(layer, inputs=x)
-    assert (module.conv.weight - projected.conv.weight).square().sum(dim=(0, 2, 3)).min() > 1e-6
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -558,20 +438,13 @@ def test_large_kernels_are_exact_too():
     assert conv_transpose_to_upsample_conv(layer)[1] < 1e-12
 
 
-def test_the_residual_counts_the_rounding_of_the_new_weights():
-    layer = layer_with(torch.randint(-9, 10, (5, 4, 2, 2)), 3, dilation=3).float()
+def test_the_residual_is_that_of_the_rounded_weights():
+    layer = layer_with(integers(5, 4, 2, 2), 3, dilation=3).half()
     module, residual = conv_transpose_to_upsample_conv(layer, kernel_size=2)
-    exact, _ = conv_transpose_to_upsample_conv(copy.deepcopy(layer).double(), kernel_size=2)
-    assert not torch.equal(module.conv.weight.double(), exact.conv.weight)
-    kernel = layer.weight.new_zeros(5, 4, 4, 4).double()
+    kernel = torch.zeros(5, 4, 4, 4).double()
     kernel[:, :, ::3, ::3] = layer.weight.detach()
-    reached = kernel_of(module, 3)
-    assert residual == pytest.approx(((kernel - reached).norm() / kernel.norm()).item(), rel=1e-12)
-
-
-def test_each_axis_has_its_own_padding():
-    module, _ = conv_transpose_to_upsample_conv(layer_with(torch.randn(4, 4), 2, padding=(0, 1)))
-    assert module.conv.padding == (2, 1) and not hasattr(module, "crop")
+    again = upsample_conv_to_conv_transpose(nn.Upsample(scale_factor=3), module.conv.double())
+    assert residual == pytest.approx(((kernel - again.weight).norm() / kernel.norm()).item(), rel=1e-12)
 
 
 def test_the_default_device_plays_no_part():
@@ -618,28 +491,8 @@ def test_weights_that_do_not_fit_into_their_dtype_are_refused():
         conv_transpose_to_upsample_conv(layer)
 
 
-def test_inputs_of_which_the_layer_leaves_nothing_are_refused():
-    with pytest.raises(ValueError, match="padding=3 crops everything"):
-        conv_transpose_to_upsample_conv(nn.ConvTranspose2d(1, 1, 4, 2, 3), inputs=torch.zeros(1, 1, 1, 1))
-
-
-def test_the_default_tolerance_is_one_part_in_a_million_of_the_largest_entry_in_size():
-    kernel = -pair_kernel(torch.rand(3, 3).double() + 1, (2, 2))
-    for share, expected in ((0.9e-6, True), (3e-6, False)):
-        spoilt = kernel.clone()
-        spoilt[1, 2] += share * kernel.abs().max()
-        assert is_upsample_conv(layer_with(spoilt, 2)) == expected
-
-
-def test_a_negative_tolerance_is_refused():
-    for tolerance in (-1, math.nan):
-        with pytest.raises(ValueError, match="tolerance="):
-            is_upsample_conv(nn.ConvTranspose2d(1, 1, 2, 2), tolerance)
-
-
 def test_arguments_are_checked():
-    layer = nn.ConvTranspose2d(2, 3, 4, 2, 1)
-    x = torch.zeros(1, 2, 4, 4)
+    layer, x = nn.ConvTranspose2d(2, 3, 4, 2, 1), torch.zeros(1, 2, 4, 4)
     for error, message, arguments in (
         (ValueError, "mode='linear' must be one of nearest, nearest-exact", dict(mode="linear")),
         (ValueError, "kernel_size=0", dict(kernel_size=0)),
@@ -647,23 +500,21 @@ def test_arguments_are_checked():
         (ValueError, "targets were given without inputs", dict(targets=x)),
         (TypeError, "inputs must be a torch.Tensor", dict(inputs=[1])),
         (TypeError, "targets must be a torch.Tensor", dict(inputs=x, targets=[1])),
-        (
-            ValueError,
-            r"inputs must have the shape \(N, 2, H, W\), not \(1, 3, 4, 4\)",
-            dict(inputs=torch.zeros(1, 3, 4, 4)),
-        ),
+        (ValueError, r"must have the shape \(N, 2, H, W\), not \(1, 3, 4, 4\)", dict(inputs=torch.zeros(1, 3, 4, 4))),
         (ValueError, r"inputs must have the shape", dict(inputs=torch.zeros(2, 4, 4))),
         (ValueError, r"inputs must have the shape", dict(inputs=torch.zeros(0, 2, 4, 4))),
-        (ValueError, r"inputs must have the shape", dict(inputs=torch.zeros(4, 2, 4))),
         (ValueError, "inputs must be real and finite", dict(inputs=x / 0)),
         (ValueError, "inputs must be real and finite", dict(inputs=x + 1j)),
-        (ValueError, "targets must be real and finite", dict(inputs=x, targets=layer(x) + 1j)),
         (ValueError, "targets must be real and finite", dict(inputs=x, targets=layer(x) / 0)),
-        (ValueError, "targets must have the shape", dict(inputs=x, targets=layer(x).reshape(1, 3, 4, 16))),
         (ValueError, r"targets must have the shape \(1, 3, 8, 8\) .*, not \(1, 2, 4, 4\)", dict(inputs=x, targets=x)),
     ):
         with pytest.raises(error, match=message):
             conv_transpose_to_upsample_conv(layer, **arguments)
+    with pytest.raises(ValueError, match="padding=3 crops everything"):
+        conv_transpose_to_upsample_conv(nn.ConvTranspose2d(1, 1, 4, 2, 3), inputs=torch.zeros(1, 1, 1, 1))
+    for tolerance in (-1, math.nan):
+        with pytest.raises(ValueError, match="tolerance="):
+            is_upsample_conv(layer, tolerance)
 
 
 def test_a_stride_that_nearest_upsampling_gets_wrong_is_refused():

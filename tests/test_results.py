@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from upconv.book.data import DataError
-from upconv.book.results import compare, paired, read_results, summary
+from upconv.book.results import by_seed, paired_bootstrap, read_results, summary
 
 
 def runs(**values):
@@ -16,30 +16,32 @@ def runs(**values):
 
 def test_runs_are_compared_within_their_seed():
     table = runs(a=[10.0, 20.0, 30.0, 40.0], b=[9.0, 19.5, 28.0, 39.0]).sample(frac=1, random_state=0)
-    found = compare(table, "psnr", "a", "b", by="upsampling")
+    found = paired_bootstrap(table, "psnr", "a", "b", by="upsampling")
     differences = np.array([1.0, 0.5, 2.0, 1.0])
     assert found.mean == pytest.approx(differences.mean())
     assert found.std == pytest.approx(differences.std(ddof=1))
     assert differences.min() <= found.low < found.mean < found.high <= differences.max()
     assert (found.n, found.verdict) == (4, "more")
-    backwards = compare(table, "psnr", "b", "a", by="upsampling")
+    backwards = paired_bootstrap(table, "psnr", "b", "a", by="upsampling")
     assert (backwards.mean, backwards.verdict) == (-found.mean, "less")
     assert str(found).startswith("+1.12 ± 0.63 (95%: ") and str(found).endswith(", 4 seeds): more")
 
 
 def test_an_interval_with_0_in_it_is_no_difference():
-    assert compare(runs(a=[1, 2, 3], b=[2, 1, 3]), "psnr", "a", "b", by="upsampling").verdict == "no difference"
-    same = compare(runs(a=[1, 2, 3], b=[1, 2, 3]), "psnr", "a", "b", by="upsampling")
+    assert (
+        paired_bootstrap(runs(a=[1, 2, 3], b=[2, 1, 3]), "psnr", "a", "b", by="upsampling").verdict == "no difference"
+    )
+    same = paired_bootstrap(runs(a=[1, 2, 3], b=[1, 2, 3]), "psnr", "a", "b", by="upsampling")
     assert (same.low, same.high, same.verdict) == (0, 0, "no difference")
-    constant = compare(runs(a=[2, 3, 4], b=[1, 2, 3]), "psnr", "a", "b", by="upsampling")
+    constant = paired_bootstrap(runs(a=[2, 3, 4], b=[1, 2, 3]), "psnr", "a", "b", by="upsampling")
     assert (constant.low, constant.high, constant.verdict) == (1, 1, "more")
 
 
 def test_the_same_table_gives_the_same_interval():
     values = np.random.default_rng(1).exponential(size=10)  # many different resampled means
     table = runs(a=values, b=np.zeros(10))
-    found = compare(table, "psnr", "a", "b", by="upsampling")
-    assert found == compare(table, "psnr", "a", "b", by="upsampling")
+    found = paired_bootstrap(table, "psnr", "a", "b", by="upsampling")
+    assert found == paired_bootstrap(table, "psnr", "a", "b", by="upsampling")
     means = np.random.default_rng(2).choice(values, (20_000, 10)).mean(1)  # the percentiles, by hand
     assert (found.low, found.high) == pytest.approx(tuple(np.percentile(means, (2.5, 97.5))), rel=0.02)
     assert str(found).index(f"{found.low:+.3g}") < str(found).index(f"{found.high:+.3g}")
@@ -47,7 +49,7 @@ def test_the_same_table_gives_the_same_interval():
 
 def test_whole_numbers_are_subtracted_without_wrapping():
     table = runs(a=np.array([1, 2], dtype=np.uint8), b=np.array([3, 5], dtype=np.uint8))
-    assert compare(table, "psnr", "a", "b", by="upsampling").mean == -2.5
+    assert paired_bootstrap(table, "psnr", "a", "b", by="upsampling").mean == -2.5
 
 
 def test_the_interval_covers_what_the_docstring_says():
@@ -56,15 +58,15 @@ def test_the_interval_covers_what_the_docstring_says():
         covered = []
         for _ in range(300):
             table = runs(a=generator.standard_normal(n) + 3, b=np.zeros(n))
-            found = compare(table, "psnr", "a", "b", by="upsampling")
+            found = paired_bootstrap(table, "psnr", "a", "b", by="upsampling")
             covered.append(found.low <= 3 <= found.high)
         assert np.mean(covered) == pytest.approx(said, abs=0.06)
-        assert ("half of the cases" if n == 2 else f"{100 * said:.0f}") in compare.__doc__
+        assert ("half of the cases" if n == 2 else f"{100 * said:.0f}") in paired_bootstrap.__doc__
 
 
 def test_pairs_come_in_the_order_of_the_seeds():
     table = runs(a=[1.0, 2.0, 3.0], b=[4.0, 5.0, 6.0]).sample(frac=1, random_state=3)
-    one, other = paired(table, "psnr", "a", "b", by="upsampling")
+    one, other = by_seed(table, "psnr", "a", "b", by="upsampling")
     assert one.tolist() == [1, 2, 3] and other.tolist() == [4, 5, 6]
 
 
@@ -78,11 +80,11 @@ def test_what_cannot_be_compared_is_refused():
         ("f", "psnr has values that are missing or not finite"),
     ):
         with pytest.raises(ValueError, match=message):
-            compare(table, "psnr", "a", other, by="upsampling")
+            paired_bootstrap(table, "psnr", "a", other, by="upsampling")
     with pytest.raises(ValueError, match="at least 2"):
-        compare(runs(a=[1.0], b=[1.0]), "psnr", "a", "b", by="upsampling")
+        paired_bootstrap(runs(a=[1.0], b=[1.0]), "psnr", "a", "b", by="upsampling")
     with pytest.raises(ValueError, match="has a seed twice"):
-        compare(pd.concat([table, table]), "psnr", "a", "b", by="upsampling")
+        paired_bootstrap(pd.concat([table, table]), "psnr", "a", "b", by="upsampling")
 
 
 def test_a_summary_keeps_the_order_of_the_table():

@@ -1,7 +1,6 @@
 """The chapters' copies: the same bytes from the same sources, complete, and running with nothing but themselves."""
 
 import ast
-import hashlib
 import io
 import os
 import re
@@ -10,15 +9,14 @@ import subprocess
 import sys
 import time
 import zipfile
+from itertools import pairwise
 from pathlib import Path
 
 import nbformat
 import pytest
 
-import standalone
-from plain_markdown import read_references
-from upconv.book.data import MINI_SHA256
-from upconv.book.files import cache_folder
+from tools.notebooks import standalone
+from upconv.book.common import cache_folder
 
 ROOT = Path(__file__).parents[1]
 CHAPTERS = sorted(path.name for path in (ROOT / "chapters").glob("*.ipynb"))
@@ -50,18 +48,33 @@ def set_up_cell(notebook):
     return cell
 
 
-def run(source, *, cache, folder, before="", after="", **environment):
-    """Run a set-up cell in a new Python in an empty folder; give what is printed."""
-    work = folder / "work"
-    work.mkdir(exist_ok=True)
-    program = folder / "program.py"
-    program.write_text(f"{before}\n{source}\n{after}\n")
-    variables = {**os.environ, "UPCONV_CACHE": str(cache), **environment}
-    found = subprocess.run(
-        [sys.executable, program], cwd=work, env=variables, capture_output=True, text=True, check=False
-    )
-    assert list(work.iterdir()) == []
-    return found
+@pytest.fixture(scope="module")
+def set_up(copies):
+    """The set-up cell of a chapter that reads data."""
+    return set_up_cell(read(copies["10_unet.ipynb"])).source
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Run a program in a new Python in an empty folder."""
+    (tmp_path / "work").mkdir()
+
+    def run(*pieces, cache=tmp_path / "cache", **environment):
+        (tmp_path / "program.py").write_text("\n".join(pieces))
+        settings = dict(cwd=tmp_path / "work", env={**os.environ, "UPCONV_CACHE": str(cache), **environment})
+        command = [sys.executable, tmp_path / "program.py"]
+        found = subprocess.run(command, **settings, capture_output=True, text=True, check=False)
+        assert list((tmp_path / "work").iterdir()) == []
+        return found
+
+    return run
+
+
+def copy_book(folder):
+    for name in ("code/upconv", "chapters", "data"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", ".*"))
+    for name in ("pyproject.toml", "README.md", "LICENSE", "_config.yml", "_toc.yml", "references.bib"):
+        shutil.copy(ROOT / name, folder / name)
 
 
 def test_every_chapter_has_a_copy_that_is_a_valid_notebook(copies):
@@ -73,10 +86,7 @@ def test_every_chapter_has_a_copy_that_is_a_valid_notebook(copies):
 
 def test_the_same_sources_give_the_same_bytes_anywhere_at_any_time(copies, tmp_path):
     elsewhere = tmp_path / "elsewhere, deeper"
-    for name in ("code", "chapters", "data"):
-        shutil.copytree(ROOT / name, elsewhere / name, ignore=shutil.ignore_patterns("__pycache__", ".*"))
-    for name in ("pyproject.toml", "README.md", "LICENSE", "_config.yml", "_toc.yml", "references.bib"):
-        shutil.copy(ROOT / name, elsewhere / name)
+    copy_book(elsewhere)
     for number, path in enumerate(sorted(elsewhere.rglob("*"))):
         path.chmod(0o777 if path.is_dir() or number % 2 else 0o600)
         os.utime(path, (1e9 + 1e7 * number,) * 2)
@@ -106,13 +116,9 @@ def test_nothing_is_installed_cloned_or_fetched(copies):
     for name in CHAPTERS:
         for path in (copies[name], ROOT / "chapters" / name):
             for cell in code(read(path)):
-                tree = ast.parse(cell.source)  # a line that begins with ! or % is no Python
-                used = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
-                used |= {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
-                for node in ast.walk(tree):
-                    if isinstance(node, (ast.Import, ast.ImportFrom)):
-                        used |= {alias.name.split(".")[0] for alias in node.names}
-                        used.add((getattr(node, "module", "") or "").split(".")[0])
+                nodes = ast.walk(ast.parse(cell.source))  # a line that begins with ! or % is no Python
+                names = [str(getattr(node, kind, "")) for node in nodes for kind in ("attr", "id", "name", "module")]
+                used = {part for name in names for part in name.split(".")}
                 assert not used & forbidden, name
 
 
@@ -129,35 +135,33 @@ def test_the_set_up_cell_is_collapsed_and_comes_before_all_code(copies):
 
 def test_cells_that_the_site_folds_are_folded(copies):
     folded = solutions = 0
-    for path in copies.values():
-        for cell in code(read(path)):
-            own_tags = set(cell.metadata.get("tags", []))
-            hidden = bool({"hide-cell", "hide-input"} & own_tags)
-            assert (cell.metadata.get("cellView") == "form") is hidden
-            folded += hidden
-            solution = "hide-cell" in own_tags and bool(cell.outputs)
-            assert cell.metadata.get("collapsed", False) is solution
-            assert cell.metadata.get("jupyter", {}).get("outputs_hidden", False) is solution
-            solutions += solution
+    for cell in (cell for path in copies.values() for cell in code(read(path))):
+        own_tags, jupyter = set(cell.metadata.get("tags", [])), cell.metadata.get("jupyter", {})
+        hidden = bool({"hide-cell", "hide-input"} & own_tags)
+        solution = "hide-cell" in own_tags and bool(cell.outputs)
+        assert (cell.metadata.get("cellView") == "form", jupyter.get("source_hidden", False)) == (hidden, hidden)
+        assert (cell.metadata.get("collapsed", False), jupyter.get("outputs_hidden", False)) == (solution, solution)
+        folded += hidden
+        solutions += solution
     assert folded > len(copies) and solutions >= 3
 
 
 def test_captions_stand_below_their_figures(copies):
     """On the site they come from the cells' metadata, which Colab does not show."""
     captions = 0
-    for path in copies.values():
-        cells = read(path).cells
-        for cell, after in zip(cells, [*cells[1:], None], strict=True):
-            if caption := cell.metadata.get("mystnb", {}).get("figure", {}).get("caption"):
-                assert after.cell_type == "markdown" and after.source.startswith("**Figure.** ")
-                assert "{" in caption or after.source == f"**Figure.** {caption}"
-                captions += 1
+    for cell, after in (pair for path in copies.values() for pair in pairwise(read(path).cells)):
+        if caption := cell.metadata.get("mystnb", {}).get("figure", {}).get("caption"):
+            assert after.cell_type == "markdown"
+            name, _, text = after.source.partition("** ")
+            assert re.fullmatch(r"\*\*Fig\. (\d+\.)?\d+", name)
+            assert "{" in caption or text == caption
+            captions += 1
     assert captions > 30
 
 
 def test_a_gpu_is_asked_for_where_it_changes_something(copies):
     with_gpu = {name for name, path in copies.items() if read(path).metadata.get("accelerator") == "GPU"}
-    assert with_gpu == {"09_unet.ipynb", "10_autoencoder.ipynb"}
+    assert with_gpu == {"09_autoencoder.ipynb", "10_unet.ipynb"}
     for name, path in copies.items():
         gpu = {"gpuType": "T4"} if name in with_gpu else {}
         assert read(path).metadata.colab == {"name": name, "provenance": [], "toc_visible": True, **gpu}
@@ -165,19 +169,12 @@ def test_a_gpu_is_asked_for_where_it_changes_something(copies):
         assert fetched is (name in with_gpu)
 
 
-def test_data_are_carried_where_they_are_read():
-    for name, expected in (
-        ("index.ipynb", set()),
-        ("01_arithmetic.ipynb", set()),
-        ("05_which_kernels.ipynb", {"fashion_mnist_mini.npz"}),
-        ("09_unet.ipynb", {"fashion_mnist_mini.npz", "results/unet.csv", "results/unet_sizes.csv"}),
-    ):
-        data = standalone.data_files(read(ROOT / "chapters" / name))
-        assert expected <= set(data) and bool(expected) == bool(data)
-        assert not any(Path(path).name.startswith(".") for path in data)
-    assert not any(
-        "results" in path for path in standalone.data_files(read(ROOT / "chapters" / "05_which_kernels.ipynb"))
-    )
+def test_the_committed_data_are_carried():
+    data = standalone.data_files(read(ROOT / "chapters" / "10_unet.ipynb"))
+    tables = {f"results/{path.name}" for path in (ROOT / "data" / "results").glob("*.csv")}
+    assert data.keys() == {"fashion_mnist_mini.npz"} | tables
+    assert standalone.data_files(read(ROOT / "chapters" / "02_transpose.ipynb")) == {}  # its `data` is scikit-image's
+    assert all(content == (ROOT / "data" / name).read_bytes() for name, content in data.items())
 
 
 IMPORTS = ["from upconv.book.{} import x", "from upconv.book import y, {}", "import upconv.book.{} as z"]
@@ -185,7 +182,7 @@ IMPORTS = ["from upconv.book.{} import x", "from upconv.book import y, {}", "imp
 
 @pytest.mark.parametrize("line", IMPORTS)
 @pytest.mark.parametrize(
-    "module, images, tables", [(f, f in ("data", "tasks"), f in ("comparison", "results")) for f in BOOK]
+    "module, images, tables", [(f, f in ("data", "scenes", "tasks"), f in ("comparison", "results")) for f in BOOK]
 )
 def test_data_are_carried_however_their_reader_is_imported(line, module, images, tables):
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(line.format(module))])
@@ -193,114 +190,65 @@ def test_data_are_carried_however_their_reader_is_imported(line, module, images,
     assert ("fashion_mnist_mini.npz" in data) is images and ("results/unet.csv" in data) is tables
 
 
-def test_the_module_and_the_data_come_from_the_cell_and_go_with_the_process(copies, tmp_path):
-    source = set_up_cell(read(copies["09_unet.ipynb"])).source
-    cache = tmp_path / "cache"
-    found = run(
-        source,
-        cache=cache,
-        folder=tmp_path,
-        after="""
+def test_the_module_and_the_data_come_from_the_cell_and_go_with_the_process(set_up, run, tmp_path):
+    program = """
 import upconv, upconv.book.data as data
 from upconv.book.results import read_results
 print(upconv.__file__)
 print(data.committed_file("fashion_mnist_mini.npz"))
 print(len(data.fashion_mnist("test")[0]), len(read_results("unet")) > 100)
 print(sorted(path.name for path in Path(os.environ["UPCONV_CACHE"]).iterdir()))
-""",
-    )
+"""
+    found = run(set_up, program)
     assert found.returncode == 0, found.stderr
     module, data, counts, names = found.stdout.splitlines()
-    assert Path(module).is_relative_to(cache) and Path(data).is_relative_to(cache)
-    assert Path(module).relative_to(cache).parts[1:] == ("code", "upconv", "__init__.py")
+    assert re.fullmatch(rf"{tmp_path}/cache/standalone-\w+/code/upconv/__init__.py", module)
+    assert Path(data).is_relative_to(tmp_path / "cache")
     assert counts == "1000 True" and re.fullmatch(r"\['standalone-\w+'\]", names)
-    assert list(cache.iterdir()) == []
+    assert list((tmp_path / "cache").iterdir()) == []
 
 
-def test_running_the_cell_again_changes_nothing(copies, tmp_path):
-    source = set_up_cell(read(copies["index.ipynb"])).source
-    twice = f"{source}\nimport upconv\nbefore = list(sys.path)\n{source}\nprint(before == sys.path)"
-    assert run(twice, cache=tmp_path / "cache", folder=tmp_path).stdout == "True\n"
-    found = run(
-        source, cache=tmp_path / "cache", folder=tmp_path, before="import upconv", after="print(upconv.__file__)"
-    )
-    assert Path(found.stdout.strip()).is_relative_to(ROOT)
+def test_running_the_cell_again_changes_nothing(set_up, run):
+    twice = run(set_up, "import upconv\nbefore = list(sys.path)", set_up, "print(before == sys.path)")
+    assert twice.stdout == "True\n"
+    installed = run("import upconv", set_up, "print(upconv.__file__)")
+    assert Path(installed.stdout.strip()).is_relative_to(ROOT)
 
 
-def test_a_damaged_notebook_is_refused(copies, tmp_path):
-    source = set_up_cell(read(copies["09_unet.ipynb"])).source
-    for sha256 in re.findall(r'\("([0-9a-f]{64})", "', source):
-        begin = source.index(sha256) + len(sha256) + 500
-        other = "A" if source[begin] != "A" else "B"
-        damaged = source[:begin] + other + source[begin + 1 :]
-        found = run(damaged, cache=tmp_path / "cache", folder=tmp_path, after="import upconv")
-        assert found.returncode == 1
-        assert f"RuntimeError: this notebook is damaged: get it again from {SITE}chapters/09_unet.html" in found.stderr
-        assert list((tmp_path / "cache").iterdir()) == []
+@pytest.mark.parametrize("other", ["other", ""], ids=["changed", "lost"])
+@pytest.mark.parametrize("archive", [0, 1], ids=["code", "data"])
+def test_a_notebook_with_a_damaged_character_is_refused(set_up, run, tmp_path, archive, other):
+    place = [match.end() for match in re.finditer(r'\("[0-9a-f]{64}", "', set_up)][archive] + 500
+    character = other and ("A" if set_up[place] != "A" else "B")
+    found = run(set_up[:place] + character + set_up[place + 1 :], "import upconv")
+    assert f"RuntimeError: this notebook is damaged: get it again from {SITE}chapters/10_unet.html" in found.stderr
+    assert list((tmp_path / "cache").iterdir()) == []
 
 
-def test_a_notebook_that_lost_a_character_is_refused_by_the_same_words(copies, tmp_path):
-    source = set_up_cell(read(copies["index.ipynb"])).source
-    place = source.index('", "') + 1000
-    found = run(source[:place] + source[place + 1 :], cache=tmp_path / "cache", folder=tmp_path)
-    assert "RuntimeError: this notebook is damaged" in found.stderr
-
-
-def test_what_a_killed_kernel_left_goes_after_a_week(copies, tmp_path):
+def test_what_a_killed_kernel_left_goes_after_a_week(set_up, run, tmp_path):
     cache = tmp_path / "cache"
     for name, days in (("standalone-old", 8), ("standalone-new", 6), ("checkpoints", 30)):
         (cache / name).mkdir(parents=True)
         (cache / name / "file").touch()
         os.utime(cache / name, (time.time() - days * 24 * 3600,) * 2)
-    assert run(set_up_cell(read(copies["index.ipynb"])).source, cache=cache, folder=tmp_path).returncode == 0
-    assert sorted(path.name for path in cache.iterdir()) == ["checkpoints", "standalone-new"]
+    (cache / "standalone-gone").symlink_to("nowhere")  # as if another kernel had removed it in between
+    assert run(set_up).returncode == 0
+    assert sorted(path.name for path in cache.iterdir()) == ["checkpoints", "standalone-gone", "standalone-new"]
 
 
-def test_kernels_that_begin_at_once_do_not_trip_over_each_other(copies, tmp_path):
-    """Whatever two of them find, only one can remove."""
-    (tmp_path / "cache" / "standalone-old").mkdir(parents=True)
-    os.utime(tmp_path / "cache" / "standalone-old", (0, 0))
-    other_was_faster = """
-from pathlib import Path
-found = Path.glob
-def glob(self, pattern):
-    paths = list(found(self, pattern))
-    for path in paths:
-        path.rmdir()
-    return paths
-Path.glob = glob
-"""
-    source = set_up_cell(read(copies["index.ipynb"])).source
-    result = run(source, cache=tmp_path / "cache", folder=tmp_path, before=other_was_faster, after="import upconv")
-    assert result.returncode == 0, result.stderr
-    assert list((tmp_path / "cache").iterdir()) == []
-
-
-def test_a_relative_folder_is_found_again_from_another_one(copies, tmp_path):
-    source = set_up_cell(read(copies["index.ipynb"])).source
-    after = f"""
-os.chdir({str(ROOT)!r})
-import upconv
-print(upconv.__file__)
-"""
-    found = run(source, cache="../relative", folder=tmp_path, after=after)
-    assert found.returncode == 0, found.stderr
-    assert Path(found.stdout.strip()).resolve().is_relative_to(tmp_path / "relative")
-    assert list((tmp_path / "relative").iterdir()) == []
-
-
-@pytest.mark.parametrize("cache, xdg", [("", ""), ("", "xdg"), ("chosen", "xdg"), ("~/chosen", "")])
-def test_the_cell_uses_the_folder_that_the_book_uses(copies, tmp_path, monkeypatch, cache, xdg):
+@pytest.mark.parametrize("cache, xdg", [("", ""), ("", "xdg"), ("chosen", "xdg"), ("~/chosen", ""), ("../x", "")])
+def test_the_cell_uses_the_folder_that_the_book_uses_wherever_it_goes(set_up, run, tmp_path, monkeypatch, cache, xdg):
     chosen = {"HOME": str(tmp_path), "XDG_CACHE_HOME": xdg and str(tmp_path / xdg)}
-    cache = cache if cache.startswith("~") else cache and str(tmp_path / cache)
-    source = set_up_cell(read(copies["index.ipynb"])).source
-    found = run(source, cache=cache, folder=tmp_path, after="print(Path(sys.path[0]).parents[1])", **chosen)
+    cache = str(tmp_path / cache) if cache == "chosen" else cache
+    found = run(set_up, "os.chdir('/')\nprint(Path(sys.path[0]).parents[1].resolve())", cache=cache, **chosen)
     for name, value in {**chosen, "UPCONV_CACHE": cache}.items():
         monkeypatch.setenv(name, value)
-    assert found.stdout == f"{cache_folder()}\n"
+    monkeypatch.chdir(tmp_path / "work")
+    assert found.stdout == f"{cache_folder().resolve()}\n"
+    assert list(cache_folder().iterdir()) == []
 
 
-def test_the_wheel_holds_the_package_as_it_is_and_pip_takes_it(wheel, tmp_path):
+def test_the_wheel_holds_the_package_as_it_is(wheel):
     with zipfile.ZipFile(io.BytesIO(wheel)) as archive:
         names = set(archive.namelist())
         for path in (ROOT / "code" / "upconv").rglob("*.py"):
@@ -309,77 +257,35 @@ def test_the_wheel_holds_the_package_as_it_is_and_pip_takes_it(wheel, tmp_path):
             names.remove(name)
         [entry_points] = [name for name in names if name.endswith("entry_points.txt")]
         assert b"upconv = upconv.graph:backend" in archive.read(entry_points)  # torch.compile(..., backend="upconv")
+    names.discard("upconv/py.typed")
     assert len(names) == 6 and all(name.startswith("upconv-0.1.0.dist-info/") for name in names)
-    path = tmp_path / "upconv-0.1.0-py3-none-any.whl"
-    path.write_bytes(wheel)
-    pip = [
-        sys.executable,
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--no-deps",
-        "--no-index",
-        "--target",
-        tmp_path / "new",
-        path,
-    ]
-    subprocess.run(pip, check=True)
-    assert (tmp_path / "new" / "upconv" / "book" / "training.py").is_file()
-
-
-def test_the_data_are_the_committed_ones():
-    data = standalone.data_files(read(ROOT / "chapters" / "09_unet.ipynb"))
-    assert hashlib.sha256(data["fashion_mnist_mini.npz"]).hexdigest() == MINI_SHA256
-    assert set(data) >= {f"results/{path.name}" for path in (ROOT / "data" / "results").glob("*.csv")}
-
-
-def test_an_archive_depends_on_names_and_contents_alone(tmp_path):
-    content = standalone._archive({"b/c": b"2", "a": b"1"})
-    assert content == standalone._archive({"a": b"1", "b/c": b"2"})
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        entries = archive.infolist()
-    assert [entry.filename for entry in entries] == ["a", "b/c"]
-    assert {entry.date_time for entry in entries} == {(1980, 1, 1, 0, 0, 0)}
-    assert {(entry.external_attr >> 16, entry.create_system) for entry in entries} == {(0o100644, 3)}
 
 
 # The one line that a fork changes
 
 
-@pytest.fixture
-def fork(tmp_path):
-    """A book with two chapters, published elsewhere."""
-    for name in ("code/upconv", "data"):
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", ".*"))
-    for name in ("pyproject.toml", "README.md", "LICENSE", "_config.yml", "_toc.yml", "references.bib"):
-        shutil.copy(ROOT / name, tmp_path / name)
-    shutil.copytree(ROOT / "chapters", tmp_path / "chapters", ignore=shutil.ignore_patterns(".*"))
-    return tmp_path
-
-
-def change_address(root, address):
-    config = root / "_config.yml"
-    text = config.read_text()
-    line = f"  url: {standalone.repository(root)}\n"
-    assert text.count(line) == 1
-    config.write_text(text.replace(line, f"  url: {address}\n"))
-
-
-def test_a_fork_changes_one_line(fork, tmp_path):
-    change_address(fork, "https://github.com/Some-One/a.book")
-    assert standalone.site_address(fork) == "https://some-one.github.io/a.book/"
-    texts = [path.read_text() for path in standalone.write(fork, tmp_path / "out")]
-    assert len(texts) == len(CHAPTERS)
-    owner = standalone.repository().split("/")[3]
+def test_a_fork_changes_one_line_and_old_copies_are_removed(tmp_path):
+    book, folder = tmp_path / "book", tmp_path / "out"
+    copy_book(book)
+    config = (book / "_config.yml").read_text()
+    line = f"  url: {standalone.repository()}\n"
+    assert config.count(line) == 1
+    (book / "_config.yml").write_text(config.replace(line, "  url: https://github.com/Some-One/a.book\n"))
+    folder.mkdir()
+    (folder / "08_gone.ipynb").touch()
+    written = standalone.write(book, folder)
+    assert sorted(path.name for path in folder.iterdir()) == [path.name for path in written] == CHAPTERS
+    texts, owner = [path.read_text() for path in written], standalone.repository().split("/")[3]
     assert not any(owner in text for text in texts)
     assert all("https://some-one.github.io/a.book/chapters/" in text for text in texts)
+    (book / "chapters" / "99_draft.ipynb").touch()  # in no table of contents
+    assert len(standalone.write(book, folder)) == len(written)
 
 
-def test_an_owners_own_site_has_no_folder(fork):
-    for name in ("some-one", "Some-One"):
-        change_address(fork, f"https://github.com/Some-One/{name}.github.io")
-        assert standalone.site_address(fork) == "https://some-one.github.io/"
+@pytest.mark.parametrize("name, folder", [("a.b", "a.b/"), ("some-one.github.io", ""), ("Some-One.github.io", "")])
+def test_an_owners_own_site_has_no_folder(tmp_path, name, folder):
+    (tmp_path / "_config.yml").write_text(f"repository: {{url: https://github.com/Some-One/{name}}}")
+    assert standalone.site_address(tmp_path) == f"https://some-one.github.io/{folder}"
 
 
 def test_the_address_stands_nowhere_else():
@@ -387,44 +293,28 @@ def test_the_address_stands_nowhere_else():
     if not tracked:
         pytest.skip("not a git checkout")
     owner = standalone.repository().split("/")[3].encode()
+    install = f"\n    pip install git+{standalone.repository()}\n"
     files = [name for name in tracked.split("\0") if name and (ROOT / name).is_file()]
-    assert [name for name in files if owner in (ROOT / name).read_bytes()] == ["_config.yml"]
+    assert [name for name in files if owner in (ROOT / name).read_bytes()] == ["README.md", "_config.yml"]
+    assert (ROOT / "README.md").read_text().replace(install, "").encode().count(owner) == 0
 
 
-@pytest.mark.parametrize(
-    "address",
-    [
-        "https://github.com/owner",
-        "http://github.com/a/b",
-        "https://gitlab.com/a/b",
-        "https://github.com/a/b/",
-        "https://github.com//b",
-    ],
+WRONG = (
+    "https://github.com/owner http://github.com/a/b https://gitlab.com/a/b https://github.com/a/ https://github.com//b"
 )
-def test_an_address_that_colab_could_not_open_is_refused(fork, address):
-    change_address(fork, address)
+
+
+@pytest.mark.parametrize("address", [*WRONG.split(), "https://github.com/a/b/"])
+def test_an_address_that_colab_could_not_open_is_refused(tmp_path, address):
+    (tmp_path / "_config.yml").write_text(f"repository: {{url: {address}}}")
     with pytest.raises(ValueError, match=r"_config.yml: repository: url: .* must be https://github.com/OWNER/NAME"):
-        standalone.write(fork)
-    assert not (fork / "_build").exists()
+        standalone.repository(tmp_path)
 
 
-def test_a_chapter_without_the_cell_or_with_two_is_refused(fork, wheel):
-    path = fork / "chapters" / "01_arithmetic.ipynb"
-    notebook = read(path)
-    cell = set_up_cell(notebook)
-    for chosen in ([c for c in notebook.cells if c is not cell], [cell, *notebook.cells]):
-        cells = [dict(cell, id=f"cell-{number}") for number, cell in enumerate(chosen)]
-        changed = nbformat.from_dict({**notebook, "cells": cells})
-        path.write_text(nbformat.writes(changed))
-        with pytest.raises(ValueError, match=r"01_arithmetic.ipynb: [02] cells with the tag bootstrap"):
-            standalone.standalone(path, wheel, read_references(fork), fork)
-
-
-def test_old_copies_are_removed(fork, tmp_path):
-    folder = tmp_path / "out"
-    folder.mkdir()
-    (folder / "08_gone.ipynb").touch()
-    assert {path.name for path in standalone.write(fork, folder)} == {path.name for path in folder.iterdir()}
-    for path in (fork / "chapters").glob("*.ipynb"):
-        path.unlink()
-    assert standalone.write(fork, folder) == [] and not folder.exists()
+@pytest.mark.parametrize("number", [0, 2])
+def test_a_chapter_without_the_cell_or_with_two_is_refused(tmp_path, number):
+    shutil.copy(ROOT / "_config.yml", tmp_path)
+    cells = [nbformat.v4.new_code_cell(metadata={"tags": ["bootstrap"]}) for _ in range(number)]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "01.ipynb")
+    with pytest.raises(ValueError, match=f"01.ipynb: {number} cells with the tag bootstrap"):
+        standalone.standalone(tmp_path / "01.ipynb", b"", None, tmp_path)

@@ -1,5 +1,6 @@
 """upconv.book.tasks: what is trained and measured, against other libraries and by hand."""
 
+import json
 import math
 
 import numpy as np
@@ -14,16 +15,18 @@ from torch.nn import functional as F
 from upconv import checkerboard_energy
 from upconv.book import tasks
 from upconv.book.blocks import BLOCKS
-from upconv.book.data import fashion_mnist
+from upconv.book.data import FULL_SHA256, MINI_SHA256, fashion_mnist
+from upconv.book.scenes import garment_scenes
 from upconv.book.tasks import (
     AUTOENCODER,
     SUPER_RESOLUTION,
     TASKS,
     UNET,
     boundary,
-    quality,
-    segmentation_quality,
+    image_measures,
+    segmentation_measures,
     unet_with_skips,
+    weight_shapes,
     without_frame,
 )
 
@@ -37,35 +40,39 @@ def pair():
 
 def test_each_measure_is_the_mean_over_the_images(pair):
     images, reference = pair
-    found = quality(images, reference)
+    found = image_measures(images, reference)
     a, b = (some.double().squeeze(1).numpy() for some in pair)
     assert found["mse"] == pytest.approx(mean_squared_error(a, b))
     pairs = list(zip(a, b, strict=True))
     assert found["psnr"] == pytest.approx(np.mean([-10 * math.log10(mean_squared_error(x, y)) for x, y in pairs]))
     ssim = dict(data_range=1, gaussian_weights=True, sigma=1.5, use_sample_covariance=False)
     assert found["ssim"] == pytest.approx(np.mean([structural_similarity(x, y, **ssim) for x, y in pairs]))
-    for name, options in (("energy", {}), ("double", {"double": True}), ("pattern", {"relative": False})):
+    for name, options in (
+        ("share", {}),
+        ("share_double", {"double": True}),
+        ("pattern", {"relative": False}),
+    ):
         assert found[name] == pytest.approx(checkerboard_energy(images.double(), 2, **options).mean().item()), name
-    assert found["average"] == pytest.approx(checkerboard_energy(images.double().mean(0, keepdim=True), 2).item())
+    assert found["share_of_mean"] == pytest.approx(checkerboard_energy(images.double().mean(0, keepdim=True), 2).item())
     assert all(type(value) is float for value in found.values())
-    assert quality(images[:1], reference[:1])["mse"] != pytest.approx(found["mse"])
+    assert image_measures(images[:1], reference[:1])["mse"] != pytest.approx(found["mse"])
 
 
 def test_bytes_are_images_from_0_to_1(pair):
     images = (pair[0].clamp(0, 1) * 255).round().to(torch.uint8)
-    found, expected = quality(images, images.flip(0)), quality(images / 255, images.flip(0) / 255)
+    found, expected = image_measures(images, images.flip(0)), image_measures(images / 255, images.flip(0) / 255)
     assert found == pytest.approx(expected, rel=1e-5)
-    exact = quality(images, images.flip(0).double() / 255)
-    assert exact == pytest.approx(quality(images.double() / 255, images.flip(0).double() / 255), rel=1e-12)
+    exact = image_measures(images, images.flip(0).double() / 255)
+    assert exact == pytest.approx(image_measures(images.double() / 255, images.flip(0).double() / 255), rel=1e-12)
     with pytest.raises(TypeError, match="uint8"):
-        quality(images.long(), images.long())
+        image_measures(images.long(), images.long())
 
 
 def test_only_the_images_decide_the_checkerboard_and_only_the_difference_the_error(pair):
     images, reference = pair
-    one, other = quality(images, reference), quality(images, images)
+    one, other = image_measures(images, reference), image_measures(images, images)
     assert (other["mse"], other["psnr"], other["ssim"]) == (0, math.inf, 1)
-    assert all(one[name] == other[name] for name in ("energy", "double", "pattern", "average"))
+    assert all(one[name] == other[name] for name in ("share", "share_double", "pattern", "share_of_mean"))
 
 
 def test_the_frame_is_cut_off_and_other_sizes_are_refused():
@@ -76,8 +83,22 @@ def test_the_frame_is_cut_off_and_other_sizes_are_refused():
         without_frame(images[..., :28, :])
 
 
-def test_the_names_are_the_keys():
-    assert {name: task.name for name, task in TASKS.items()} == {name: name for name in TASKS}
+@pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
+def test_a_protocol_has_the_network_and_the_files_of_its_tier(task):
+    for tier, files in (("mini", MINI_SHA256), ("full", FULL_SHA256["train-images-idx3-ubyte.gz"])):
+        channels = task.tiers[tier]["channels"]
+        found = task.protocol("pixel_shuffle", channels, tier)
+        assert json.loads(json.dumps(found)).keys() == {"task", "network", "images"} and found["task"] == task.name
+        state = task.build("pixel_shuffle", channels, tier).state_dict()
+        assert found["network"] == {name: list(tensor.shape) for name, tensor in state.items()}
+        assert (files in json.dumps(found)) is (tier == "mini" or task is not UNET)
+        assert found != task.protocol("pixel_shuffle", tuple(width + 1 for width in channels), tier)
+
+
+def test_shapes_are_listed_and_nothing_is_drawn():
+    before = torch.get_rng_state()
+    assert weight_shapes(lambda: nn.Conv2d(2, 3, (4, 5))) == {"weight": [3, 2, 4, 5], "bias": [3]}
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 IMAGES = {name: TASKS[name] for name in ("autoencoder", "super_resolution")}
@@ -202,7 +223,7 @@ def by_pixels(found, truth):
 
 def test_a_segmentation_is_measured_over_all_images_together(segmented):
     logits, masks = segmented
-    found, classes = segmentation_quality(logits, masks), logits.argmax(dim=1)
+    found, classes = segmentation_measures(logits, masks), logits.argmax(dim=1)
     assert found["accuracy"] == pytest.approx((classes == masks).double().mean().item())
     assert found["iou"] == pytest.approx(np.mean([by_pixels(classes == k, masks == k) for k in range(3)]))
     assert found["foreground_iou"] == pytest.approx(by_pixels(classes > 0, masks > 0))
@@ -212,12 +233,12 @@ def test_a_segmentation_is_measured_over_all_images_together(segmented):
     edge = by_pixels(*(edge_by_hand(some > 0) for some in (classes, masks)))
     assert found["foreground_boundary_iou"] == pytest.approx(edge)
     assert all(type(value) is float for value in found.values())
-    thick = segmentation_quality(logits, masks, thickness=2)
+    thick = segmentation_measures(logits, masks, thickness=2)
     assert thick["iou"] == found["iou"] and thick["boundary_iou"] > found["boundary_iou"]
     edge = by_pixels(*(torch.from_numpy(boundary((some > 0).numpy(), 2)) for some in (classes, masks)))
     assert thick["foreground_boundary_iou"] == pytest.approx(edge) != found["foreground_boundary_iou"]
-    assert found == segmentation_quality(logits, masks, thickness=1)
-    exact = segmentation_quality(F.one_hot(masks, 3).movedim(-1, 1).float(), masks)
+    assert found == segmentation_measures(logits, masks, thickness=1)
+    exact = segmentation_measures(F.one_hot(masks, 3).movedim(-1, 1).float(), masks)
     assert set(exact.values()) == {1.0}
 
 
@@ -228,8 +249,8 @@ def test_boundaries_are_as_thick_as_2_percent_of_the_diagonal(size, thickness):
     masks = torch.zeros(1, *size, dtype=torch.int64)
     masks[:, 3:-3, 3:-3] = 1
     logits = F.one_hot(masks.roll(1, 2), 2).movedim(-1, 1).double()
-    assert segmentation_quality(logits, masks) == segmentation_quality(logits, masks, thickness)
-    assert segmentation_quality(logits, masks) != segmentation_quality(logits, masks, thickness + 1)
+    assert segmentation_measures(logits, masks) == segmentation_measures(logits, masks, thickness)
+    assert segmentation_measures(logits, masks) != segmentation_measures(logits, masks, thickness + 1)
 
 
 def edge_by_hand(regions):
@@ -256,21 +277,21 @@ def test_the_boundary_is_what_is_near_the_outside(segmented):
 def test_a_class_that_is_nowhere_counts_for_nothing(segmented):
     logits, masks = segmented
     padded = torch.cat([logits, torch.full_like(logits[:, :1], -9)], dim=1)
-    assert segmentation_quality(padded, masks) == segmentation_quality(logits, masks)
-    nothing = segmentation_quality(torch.eye(2)[:1].reshape(1, 2, 1, 1).expand(1, 2, 3, 3), masks[:1, :3, :3] * 0)
+    assert segmentation_measures(padded, masks) == segmentation_measures(logits, masks)
+    nothing = segmentation_measures(torch.eye(2)[:1].reshape(1, 2, 1, 1).expand(1, 2, 3, 3), masks[:1, :3, :3] * 0)
     assert (nothing["iou"], nothing["accuracy"]) == (1, 1)
     assert math.isnan(nothing["foreground_iou"]) and math.isnan(nothing["foreground_boundary_iou"])
     fewer, classes = (masks > 0).long(), logits.argmax(dim=1)
     each = [by_pixels(classes == k, fewer == k) for k in range(2)]
-    assert segmentation_quality(logits, fewer)["iou"] == pytest.approx(sum(each) / 3)  # one that is only found: 0
+    assert segmentation_measures(logits, fewer)["iou"] == pytest.approx(sum(each) / 3)  # one that is only found: 0
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16])
 def test_the_largest_number_decides_and_the_first_of_equal_ones(dtype):
     logits, masks = torch.ones(1, 3, 4, 4, dtype=dtype), torch.zeros(1, 4, 4, dtype=torch.int64)
-    assert segmentation_quality(logits, masks)["accuracy"] == 1
+    assert segmentation_measures(logits, masks)["accuracy"] == 1
     logits[:, 2] += torch.finfo(dtype).eps
-    assert segmentation_quality(logits, masks)["accuracy"] == 0
+    assert segmentation_measures(logits, masks)["accuracy"] == 0
 
 
 def test_what_cannot_be_a_segmentation_is_refused(segmented):
@@ -287,28 +308,16 @@ def test_what_cannot_be_a_segmentation_is_refused(segmented):
         ((logits, masks, 0), ValueError),
     ):
         with pytest.raises(error):
-            segmentation_quality(*wrong)
+            segmentation_measures(*wrong)
     with pytest.raises(ValueError, match=r"\(4, 15, 21\) masks do not fit \(1, 3, 15, 21\) logits"):
-        segmentation_quality(logits[:1], masks)
-
-
-def test_calling_everything_background_scores_its_share():
-    images, masks = UNET.data("test", "mini")
-    logits = torch.zeros(len(images), 4, 32, 32)
-    logits[:, 0] = 1
-    found = segmentation_quality(logits, masks)
-    share = (masks == 0).double().mean().item()
-    assert 0.75 < share < 0.85
-    assert found["accuracy"] == pytest.approx(share)
-    assert found["iou"] == pytest.approx(share / 4)
-    assert found["foreground_iou"] == found["foreground_boundary_iou"] == 0
+        segmentation_measures(logits[:1], masks)
 
 
 def test_the_scenes_of_the_two_splits_and_their_number():
     for split, count in (("train", 4000), ("test", 500)):
         images, masks = UNET.data(split, "mini")
         assert images.shape == (count, 1, 32, 32) and masks.shape == (count, 32, 32)
-        few, _ = tasks.garment_scenes(split, 3)
+        few, _ = garment_scenes(split, 3)
         assert torch.equal(images[:3], few)
     kept = [UNET.data(split, "mini")[0] for split in ("train", "test")]  # drawn once
     assert all(UNET.data(split, "mini")[0] is mine for split, mine in zip(("train", "test"), kept, strict=True))
@@ -317,7 +326,7 @@ def test_the_scenes_of_the_two_splits_and_their_number():
 def test_the_full_tier_has_pets_whose_rim_belongs_to_them(monkeypatch):
     images, masks = torch.rand(2, 3, 8, 8), torch.tensor([0, 1, 2]).repeat(2, 8, 3)[..., :8].to(torch.uint8)
     asked = []
-    monkeypatch.setattr(tasks, "oxford_pets", lambda split: asked.append(split) or (images, masks))
+    monkeypatch.setattr(tasks.pets, "oxford_pets", lambda split: asked.append(split) or (images, masks))
     tasks._segmentation.cache_clear()
     found = UNET.data("test", "full")
     tasks._segmentation.cache_clear()
@@ -355,7 +364,7 @@ def test_a_unet_is_measured_by_its_masks():
     torch.manual_seed(0)
     model, (images, masks) = UNET.build("pixel_shuffle", (8, 16), "mini"), UNET.data("test", "mini")
     found = UNET.measure(model, part=slice(20, 50))
-    assert found == segmentation_quality(model.eval()(images[20:50] / 255), masks[20:50])
+    assert found == segmentation_measures(model.eval()(images[20:50] / 255), masks[20:50])
     assert 0 < found["boundary_iou"] < found["iou"] < 1 and UNET.score == "iou" and UNET.broken < 0.2
     assert len(UNET.blocks) == 6 and set(UNET.blocks) < set(BLOCKS)
 

@@ -1,24 +1,16 @@
-import errno
-import functools
-import io
 import itertools
 import math
-import os
 import re
 import subprocess
 import sys
-import textwrap
 
 import numpy as np
 import pytest
 import torch
-from safetensors import safe_open
 from skimage.metrics import peak_signal_noise_ratio
 from torch import nn
 
-from upconv.book.checkpoints import run_key
-from upconv.book.models import UNet
-from upconv.book.training import _as_target, psnr, reconstruct, train
+from upconv.book.training import as_target, psnr, reconstruct, train
 
 SETTINGS = dict(steps=6, batch_size=4, learning_rate=0.01, seed=0, progress=False)
 
@@ -85,33 +77,23 @@ def test_an_epoch_takes_an_image_at_most_once_and_the_next_has_another_order():
     assert all(len(set(epoch)) == 10 for epoch in epochs) and len(set(epochs)) == 4
 
 
-def test_the_loss_falls_on_a_small_problem():
-    images = torch.rand(40, 1, 8, 8, dtype=torch.float64)
-    model = Spy().double()
-    losses = train(model, images, steps=150, batch_size=8, learning_rate=0.03, seed=0, progress=False)
-    assert losses[0] > 0.05 and losses[-1] < 0.01
-    assert psnr(reconstruct(model, images), images).mean() > 20
-
-
-def test_a_loss_is_the_mean_squared_error_before_the_update(images):
-    model = Spy()
-    start = model.conv.weight.detach().clone(), model.conv.bias.detach().clone()
-    [loss] = train(model, images, **{**SETTINGS, "steps": 1})
-    [batch] = model.batches
-    error = nn.functional.conv2d(batch, *start, padding=1) - batch
-    assert loss == pytest.approx(error.square().mean().item())
-
-
-def test_every_step_is_one_of_adam(images):
-    model, reference = Spy(), Spy()
+@pytest.mark.parametrize("warmup, decay", [(0, False), (4, False), (0, True), (4, True)])
+def test_every_step_is_one_of_adam_on_the_mean_squared_error(images, warmup, decay):
+    """The learning rate rises and falls as it was told, and a loss is that before its update."""
+    model, reference, expected = Spy(), Spy(), []
     reference.load_state_dict(model.state_dict())
-    optimizer = torch.optim.Adam(reference.parameters(), lr=0.01)
-    train(model, images, **SETTINGS)
-    for batch in model.batches:
+    losses = train(model, images, decay=decay, warmup=warmup, **SETTINGS)
+    optimizer = torch.optim.Adam(reference.parameters())
+    for step, batch in enumerate(model.batches):
+        rate = 0.01 * (min(1, (step + 1) / 4) if warmup else 1) * ((6 - step) / 6 if decay else 1)
+        optimizer.param_groups[0]["lr"] = rate
         optimizer.zero_grad()
-        nn.functional.mse_loss(reference(batch), batch).backward()
+        error = (reference(batch) - batch).square().mean()
+        expected.append(error.item())
+        error.backward()
         optimizer.step()
-    assert torch.equal(model.conv.weight, reference.conv.weight)
+    assert losses == pytest.approx(expected, rel=1e-5)
+    torch.testing.assert_close(model.conv.weight, reference.conv.weight, rtol=1e-6, atol=0)
 
 
 def test_the_callback_sees_the_model_before_the_first_step_and_after_each(images):
@@ -129,37 +111,6 @@ def test_the_callback_sees_the_model_before_the_first_step_and_after_each(images
     other = small_model()
     assert train(other, images, callback=lambda step: reconstruct(other, images), **SETTINGS) == without
     assert all(map(torch.equal, other.state_dict().values(), weights))
-
-
-def test_a_warmup_raises_the_learning_rate_step_by_step(images):
-    sizes = {}
-    for warmup in (0, 1, 4):
-        torch.manual_seed(0)
-        model, weights = Spy(), []
-
-        def look(step, model=model, weights=weights):
-            weights.append(model.conv.bias.detach().clone())
-
-        train(model, images, callback=look, warmup=warmup, **SETTINGS)
-        sizes[warmup] = [(b - a).abs().item() for a, b in itertools.pairwise(weights)]
-    assert sizes[0] == sizes[1]
-    assert sizes[0][0] == pytest.approx(0.01, rel=1e-3)  # Adam's first step has the size of the learning rate
-    assert sizes[4][0] == pytest.approx(0.01 / 4, rel=1e-3)
-    assert sizes[4][1] == pytest.approx(0.01 / 2, rel=0.2)
-
-
-@pytest.mark.parametrize("warmup", [0, 4])
-def test_the_learning_rate_can_fall_to_the_end(images, warmup):
-    model, reference = Spy(), Spy()
-    reference.load_state_dict(model.state_dict())
-    train(model, images, decay=True, warmup=warmup, **SETTINGS)
-    optimizer = torch.optim.Adam(reference.parameters())
-    for step, batch in enumerate(model.batches):
-        optimizer.param_groups[0]["lr"] = 0.01 * (min(1, (step + 1) / 4) if warmup else 1) * (6 - step) / 6
-        optimizer.zero_grad()
-        nn.functional.mse_loss(reference(batch), batch).backward()
-        optimizer.step()
-    torch.testing.assert_close(model.conv.weight, reference.conv.weight, rtol=1e-6, atol=0)
 
 
 def test_targets_follow_their_images(images):
@@ -184,59 +135,40 @@ def classifier():
     return nn.Conv2d(1, 3, 3, padding=1).double()
 
 
-def test_masks_are_learned_by_cross_entropy(images):
-    masks, model = (images[:, 0] % 3).long(), classifier()
-    indices = torch.randperm(10, generator=torch.Generator().manual_seed(0))[:4]
-    logits = model(images[indices].double() / 255)
-    probabilities = logits.softmax(dim=1).gather(1, masks[indices].unsqueeze(1))
-    [loss] = train(model, images, masks, **{**SETTINGS, "steps": 1})
-    assert loss == pytest.approx(-probabilities.log().mean().item())
-    easy = (images[:, 0] > 127).long()
-    losses = train(model, images, easy, **{**SETTINGS, "steps": 300, "learning_rate": 0.1})
-    assert losses[-1] < 0.3 * losses[0]
-
-
-def test_another_loss_is_given_what_was_made_and_what_was_wanted(images):
+def test_masks_are_learned_by_cross_entropy_or_another_loss(images):
     masks, weight = (images[:, 0] % 3).long(), torch.tensor([1.0, 5.0, 0.1]).double()
-    found = {}
-    for name in ("plain", "weighted"):
-        loss = nn.CrossEntropyLoss(weight=weight) if name == "weighted" else None
-        model = classifier()
-        found[name] = train(model, images, masks, loss=loss, **{**SETTINGS, "steps": 1}), model.weight.detach().clone()
     indices = torch.randperm(10, generator=torch.Generator().manual_seed(0))[:4]
-    model = classifier()
-    logits = model(images[indices].double() / 255)
-    assert found["weighted"][0] == pytest.approx([nn.functional.cross_entropy(logits, masks[indices], weight).item()])
-    assert found["plain"][0] != pytest.approx(found["weighted"][0])
-    assert not torch.equal(found["plain"][1], found["weighted"][1])
+    logits, found = classifier()(images[indices].double() / 255), []
+    for loss, weights in ((None, torch.ones(3).double()), (nn.CrossEntropyLoss(weight=weight), weight)):
+        model = classifier()
+        losses = train(model, images, masks, loss=loss, **{**SETTINGS, "steps": 1})
+        chosen = logits.log_softmax(dim=1).gather(1, masks[indices].unsqueeze(1)).squeeze(1)
+        mine = weights[masks[indices]]
+        assert losses == pytest.approx([-(mine * chosen).sum().item() / mine.sum().item()])
+        found.append(model.weight)
+    assert not torch.equal(*found)
     asked = []
-    train(
-        Spy(), images, loss=lambda *both: asked.append([x.shape for x in both]) or (both[0] - both[1]).sum(), **SETTINGS
-    )
+    train(Spy(), images, loss=lambda *both: asked.append([x.shape for x in both]) or both[0].sum(), **SETTINGS)
     assert asked[0] == [(4, 1, 6, 4), (4, 1, 6, 4)]
 
 
 def test_masks_go_to_the_models_device_as_they_are(images):
-    mask = _as_target(images.long(), nn.Linear(1, 1, device="meta"))
+    mask = as_target(images.long(), nn.Linear(1, 1, device="meta"))
     assert mask.is_meta and mask.dtype == torch.int64
 
 
-def test_masks_of_another_shape_or_kind_are_refused(images):
-    with pytest.raises(ValueError, match=r"makes \(4, 3, 6, 4\) where the mask \(int64\) is \(4, 1, 6, 4\)"):
-        train(classifier(), images, images.long(), **SETTINGS)
-    with pytest.raises(ValueError, match=r"where the mask \(int64\) is \(4, 6, 3\)"):
-        train(classifier(), images, images[:, 0, :, :3].long(), **SETTINGS)
-    with pytest.raises(TypeError, match="int32"):
-        train(classifier(), images, images[:, 0].int(), **SETTINGS)
-
-
 def test_targets_that_do_not_fit_are_refused(images):
-    with pytest.raises(ValueError, match="there are 9 targets for 10 images"):
-        train(Spy(), images, images[1:], **SETTINGS)
-    with pytest.raises(ValueError, match=r"makes \(4, 1, 6, 4\) where the target is \(4, 1, 1, 1\)"):
-        train(Spy(), images, images[..., :1, :1], **SETTINGS)
-    with pytest.raises(TypeError, match="floating point"):
-        train(Spy(), images, images.int(), **SETTINGS)
+    masks, mask = images.long(), r"where the mask \(int64\) is"
+    for model, targets, error, message in (
+        (classifier(), masks, ValueError, rf"makes \(4, 3, 6, 4\) {mask} \(4, 1, 6, 4\)"),
+        (classifier(), masks[:, 0, :, :3], ValueError, rf"{mask} \(4, 6, 3\)"),
+        (classifier(), masks[:, 0].int(), TypeError, "int32"),
+        (Spy(), images[1:], ValueError, "there are 9 targets for 10 images"),
+        (Spy(), images[..., :1, :1], ValueError, r"makes \(4, 1, 6, 4\) where the target is \(4, 1, 1, 1\)"),
+        (Spy(), images.int(), TypeError, "floating point"),
+    ):
+        with pytest.raises(error, match=message):
+            train(model, images, targets, **SETTINGS)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -296,12 +228,6 @@ def test_nothing_falls_back_to_the_cpu(images):
         reconstruct(model, images)
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
-def test_a_missing_device_is_an_error(images):
-    with pytest.raises((AssertionError, RuntimeError)):
-        train(Spy(), images, **{**SETTINGS, "device": "cuda"})
-
-
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_cuda_sees_the_same_batches(images):
     on_cpu, on_cuda = Spy().double(), Spy().double()
@@ -313,50 +239,43 @@ def test_cuda_sees_the_same_batches(images):
     torch.testing.assert_close(reconstruct(on_cuda, images), reconstruct(on_cpu, images))
 
 
-@pytest.mark.parametrize(
-    ("progress", "disabled", "shown"),
-    [(True, None, "?step/s"), ("a label", "0", "a label"), (True, "1", None), (False, None, None), (True, "", "0/6")],
-)
-def test_the_progress_bar(monkeypatch, images, progress, disabled, shown):
+@pytest.fixture
+def shown(monkeypatch, capsys):
+    """Give a function that says which bars were shown since the last call."""
     monkeypatch.delenv("TQDM_DISABLE", raising=False)
     monkeypatch.delenv("PYTEST_VERSION")
-    if disabled:
-        monkeypatch.setenv("TQDM_DISABLE", disabled)
-    output = io.StringIO()
-    monkeypatch.setattr("sys.stderr", output)
-    train(Spy(), images, **{**SETTINGS, "progress": progress})
-    text = output.getvalue()
-    assert (shown in text and "0/6" in text) if shown else text == ""
-    monkeypatch.setenv("PYTEST_VERSION", "9")  # as in a kernel of nbval, which would find the bar in the output
-    train(Spy(), images, **{**SETTINGS, "progress": progress})
-    assert output.getvalue() == text
+    return lambda: capsys.readouterr().err
 
 
-def test_reconstructing_shows_a_bar_only_where_it_takes_long(monkeypatch, images):
-    monkeypatch.delenv("TQDM_DISABLE", raising=False)
-    monkeypatch.delenv("PYTEST_VERSION")
-    output = io.StringIO()
-    monkeypatch.setattr("sys.stderr", output)
+@pytest.mark.parametrize("progress, texts", [(True, ["0/6", "?step/s"]), ("a label", ["a label", "0/6"]), (False, [])])
+def test_the_progress_bar(shown, images, progress, texts):
+    train(Spy(), images, **{**SETTINGS, "progress": progress})
+    found = shown()
+    assert all(text in found for text in texts) and bool(found) is bool(texts)
+
+
+def test_reconstructing_shows_a_bar_only_where_it_takes_long(monkeypatch, shown, images):
     reconstruct(Spy(), images, batch_size=4)
-    assert output.getvalue() == ""
+    assert shown() == ""
     now = itertools.count(step=1.0)
     monkeypatch.setattr("tqdm.std.time", lambda: next(now))
     reconstruct(Spy(), images, batch_size=1)
-    assert "images" in output.getvalue() and "/10 [" in output.getvalue()
+    found = shown()
+    assert "images" in found and "/10 [" in found
 
 
 @pytest.mark.parametrize(
     ("settings", "error", "message"),
     [
-        ({"steps": 0}, ValueError, "steps=0 must be at least 1"),
+        ({"steps": 0}, ValueError, "steps=0 must be an int of at least 1"),
         ({"steps": 2.0}, TypeError, "steps=2.0 must be an int"),
         ({"batch_size": True}, TypeError, "batch_size=True must be an int"),
-        ({"batch_size": 0}, ValueError, "batch_size=0 must be from 1 to 10"),
+        ({"batch_size": 0}, ValueError, "batch_size=0 must be an int of at least 1"),
         ({"batch_size": 11}, ValueError, "batch_size=11 must be from 1 to 10, the number of images"),
         ({"learning_rate": 0}, ValueError, "learning_rate=0 must be a finite number above 0"),
         ({"learning_rate": math.nan}, ValueError, "learning_rate=nan"),
         ({"warmup": -1}, ValueError, "warmup=-1 must be an int of at least 0"),
-        ({"warmup": 1.5}, ValueError, "warmup=1.5 must be an int"),
+        ({"warmup": 1.5}, TypeError, "warmup=1.5 must be an int"),
     ],
 )
 def test_errors_of_the_settings(images, settings, error, message):
@@ -370,7 +289,7 @@ def test_integer_images_other_than_uint8_are_an_error(images):
     for call in (lambda x: train(Spy(), x, **SETTINGS), lambda x: reconstruct(Spy(), x), lambda x: psnr(x, x)):
         with pytest.raises(TypeError, match=r"images must be uint8 \(0 to 255\) or floating point .*not torch.int64"):
             call(images.long())
-    with pytest.raises(ValueError, match="batch_size=0 must be at least 1"):
+    with pytest.raises(ValueError, match="batch_size=0 must be an int of at least 1"):
         reconstruct(Spy(), images, batch_size=0)
 
 
@@ -449,13 +368,6 @@ def test_float16_scales_the_loss_so_that_small_gradients_survive(images):
 # checkpoints
 
 
-@pytest.fixture
-def cache(monkeypatch, tmp_path):
-    monkeypatch.setenv("UPCONV_CACHE", str(tmp_path / "cache"))
-    monkeypatch.delenv("UPCONV_CHECKPOINTS", raising=False)
-    return tmp_path / "cache"
-
-
 class Dropping(nn.Module):
     """Layers of every kind of state: weights, running averages, and random numbers drawn in training."""
 
@@ -491,7 +403,7 @@ def run_of(images, **settings):
 
 
 @pytest.mark.parametrize("autocast", [None, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("at", [1, 2, 3, 12, 22])
+@pytest.mark.parametrize("at", [1, 2, 12, 22])
 def test_a_lost_run_goes_on_as_if_it_had_not_been_lost(images, cache, at, autocast):
     expected, state, generator = run_of(images, autocast=autocast)
     kept = dict(checkpoint="run", checkpoint_seconds=0, autocast=autocast)
@@ -505,7 +417,7 @@ def test_a_lost_run_goes_on_as_if_it_had_not_been_lost(images, cache, at, autoca
     assert torch.equal(generator, generator_again)
     assert seen == list(range(at - 1, 24))  # the checkpoint of a step is written after its callback
     (path,) = (cache / "checkpoints").iterdir()
-    assert re.fullmatch(r"run-[0-9a-f]{16}\.safetensors", path.name)
+    assert re.fullmatch(r"run-[0-9a-f]{16}\.pt", path.name)
 
 
 def test_a_finished_run_is_read_back_until_its_file_is_deleted(images, cache, capsys):
@@ -523,89 +435,54 @@ def test_a_finished_run_is_read_back_until_its_file_is_deleted(images, cache, ca
     assert seen == [23, *range(24)]
 
 
+OTHER_RUN = dict(steps=24, batch_size=5, learning_rate=0.02, seed=3, warmup=4, decay=False, autocast=torch.bfloat16)
+
+
 @pytest.mark.parametrize(
-    "change",
-    [
-        dict(steps=24),
-        dict(batch_size=5),
-        dict(learning_rate=0.02),
-        dict(seed=3),
-        dict(warmup=4),
-        dict(decay=False),
-        dict(autocast=torch.bfloat16),
-        dict(loss=nn.functional.l1_loss),
-        dict(loss=nn.HuberLoss(delta=0.01)),
-    ],
-    ids=lambda change: next(iter(change)),
+    "name, value", [*OTHER_RUN.items(), ("loss", nn.functional.l1_loss), ("loss", nn.HuberLoss(delta=0.01))]
 )
-def test_another_run_does_not_continue_this_one(images, cache, change):
+def test_another_run_does_not_continue_this_one(images, cache, name, value):
+    change = {name: value}
     expected = run_of(images, **change)[0]
     run_of(images, checkpoint="run")
     assert run_of(images, checkpoint="run", **change)[0] == expected
     assert len(list((cache / "checkpoints").iterdir())) == 2
 
 
-def test_other_images_targets_weights_or_layers_are_another_run(images, cache):
-    def start(images, model=None, targets=None):
-        torch.manual_seed(0)
-        seen = []
-        model = model or Dropping()
-        train(model, images, targets, **LONG, checkpoint="run", callback=seen.append)
-        return seen[0]
-
-    assert [start(images), start(images)] == [0, 23]
+def test_other_images_or_targets_are_another_run(images, cache):
     other = images.clone()
     other[0, 0, 0, 0] += 1
-    assert start(other) == 0
-    assert start(images, targets=other) == 0 and start(images, targets=images) == 0
-    changed = Dropping()
-    changed.layers[1].running_mean[0] = 1e-3
-    assert start(images, changed) == 0
-    torch.manual_seed(0)
-    changed = Dropping()
-    changed.layers[2].p = 0.4
-    assert start(images, changed) == 0
-    torch.manual_seed(0)
-    changed = Dropping()
-    changed.layers[0].weight.requires_grad_(False)
-    assert start(images, changed) == 0
-    torch.manual_seed(0)
-    changed = Dropping()
-    changed.layers[2] = nn.FeatureAlphaDropout(0.5)
-    assert start(images, changed) == 0
-    torch.manual_seed(0)
-    assert start(images, Dropping().eval()) == 23  # train mode in any case
-    assert start(images) == 23
+    first = []
+    for given in ((images,), (images,), (other,), (images, other), (images, images), (images,)):
+        torch.manual_seed(0)
+        seen = []
+        train(Dropping(), *given, **LONG, checkpoint="run", callback=seen.append)
+        first.append(seen[0])
+    assert first == [0, 23, 0, 0, 0, 23]
 
 
-def l1_loss(made, wanted):
-    return (made - wanted).abs().mean()
-
-
-def test_functions_of_one_name_are_told_apart():
-    model = Spy()
-    one, other, again = (run_key(model, [], dict(loss=loss)) for loss in (l1_loss, nn.functional.l1_loss, l1_loss))
-    assert one == again != other
+def test_a_loss_that_cannot_be_told_from_others_has_no_checkpoint(images, cache):
+    model, loss = Spy(), lambda made, wanted: (made - wanted).abs().mean()
+    with pytest.raises(TypeError, match=r"a checkpoint cannot tell .* from others"):
+        train(model, images, **SETTINGS, loss=loss, checkpoint="run")
+    assert not model.batches and not cache.exists()
+    assert len(train(model, images, **SETTINGS, loss=loss)) == 6
 
 
 @pytest.mark.parametrize("autocast", [None, torch.bfloat16, torch.float16])
 def test_the_loss_is_scaled_in_float16_alone(images, cache, autocast):
     run_of(images, checkpoint="run", autocast=autocast)
     (path,) = (cache / "checkpoints").iterdir()
-    with safe_open(path, framework="pt") as file:
-        assert (file.metadata()["scaler"] == "{}") is (autocast != torch.float16)
+    assert (torch.load(path, weights_only=True)["scaler"] == {}) is (autocast != torch.float16)
 
 
-def test_the_bar_of_a_run_that_goes_on_begins_where_it_was(images, cache, monkeypatch):
+def test_the_bar_of_a_run_that_goes_on_begins_where_it_was(images, cache, shown):
     kept = dict(checkpoint="run", checkpoint_seconds=0)
     with pytest.raises(LostError):
         run_of(images, **kept, callback=lose_at(20))
-    monkeypatch.delenv("TQDM_DISABLE", raising=False)
-    monkeypatch.delenv("PYTEST_VERSION")
-    output = io.StringIO()
-    monkeypatch.setattr("sys.stderr", output)
     run_of(images, **kept, progress=True)
-    assert "19/23" in output.getvalue() and "0/23" not in output.getvalue()
+    found = shown()
+    assert "19/23" in found and "0/23" not in found
 
 
 def test_other_memory_formats_come_back(images, cache):
@@ -622,72 +499,6 @@ def test_other_memory_formats_come_back(images, cache):
     with pytest.raises(LostError):
         run(**kept, callback=lose_at(4))
     assert run(**kept) == expected
-
-
-def test_losses_of_one_kind_with_other_settings_are_other_runs(images, cache):
-    masks, found = (images[:, 0] % 3).long(), []
-    for settings in (dict(), dict(label_smoothing=0.1), dict(ignore_index=2), dict(weight=torch.arange(3.0).double())):
-        seen = []
-        for _ in range(2):
-            loss = nn.CrossEntropyLoss(**settings)
-            losses = train(classifier(), images, masks, **LONG, loss=loss, checkpoint="run", callback=seen.append)
-        assert seen == [*range(24), 23]
-        found.append(losses)
-    assert len({tuple(losses) for losses in found}) == 4
-
-
-@pytest.mark.parametrize(
-    "loss",
-    [
-        lambda made, wanted: (made - wanted).abs().mean(),
-        functools.partial(nn.functional.huber_loss, delta=0.1),
-        nn.L1Loss().forward,
-    ],
-    ids="lambda partial method".split(),
-)
-def test_a_loss_that_cannot_be_told_from_others_has_no_checkpoint(images, cache, loss):
-    model = Spy()
-    with pytest.raises(TypeError, match=r"a checkpoint cannot tell .* from others"):
-        train(model, images, **SETTINGS, loss=loss, checkpoint="run")
-    assert not model.batches and not cache.exists()
-    assert len(train(model, images, **SETTINGS, loss=loss)) == 6
-
-
-def test_sizes_that_a_network_treats_otherwise_are_another_run(images, cache):
-    """A network does not print this setting."""
-    images, seen = images[..., :5, :3], []
-    for odd_sizes in ("interpolate", "pad"):
-        torch.manual_seed(0)
-        model = UNet(classes=1, channels=(2, 3), odd_sizes=odd_sizes)
-        train(model, images, **SETTINGS, checkpoint="run", callback=seen.append)
-    assert seen == [*range(7), *range(7)]
-
-
-def test_buffers_that_a_state_leaves_out_come_back_too(images, cache):
-    class Counting(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.conv = nn.Conv2d(1, 1, 3, padding=1)
-            self.register_buffer("count", torch.zeros(()), persistent=False)
-
-        def forward(self, images):
-            self.count += 1
-            return self.conv(images) * (1 + self.count)
-
-    def run(model=None, **settings):
-        torch.manual_seed(0)
-        model = model or Counting()
-        return train(model, images, **SETTINGS, **settings), model.count.item()
-
-    expected = run()
-    kept = dict(checkpoint="run", checkpoint_seconds=0)
-    with pytest.raises(LostError):
-        run(**kept, callback=lose_at(4))
-    assert run(**kept) == expected
-    torch.manual_seed(0)
-    other = Counting()
-    other.count += 1
-    assert run(other, **kept)[0] != expected[0]
 
 
 def test_the_file_is_written_in_time_and_at_the_end(images, cache, monkeypatch):
@@ -710,10 +521,9 @@ def test_the_file_is_written_in_time_and_at_the_end(images, cache, monkeypatch):
 
 def test_a_training_outlives_a_checkpoint_that_cannot_be_written(images, cache):
     expected = run_of(images)[0]
+    cache.parent.mkdir()
     cache.write_text("no folder")
-    with pytest.warns(
-        UserWarning, match=r"run-\w+\.safetensors: cannot be written \(.*\); the training goes on"
-    ) as found:
+    with pytest.warns(UserWarning, match=r"run-\w+\.pt: cannot be written \(.*\); the training goes on") as found:
         assert run_of(images, checkpoint="run", checkpoint_seconds=0)[0] == expected
     assert len(found) == 23 and found[0].filename == __file__
     assert cache.read_text() == "no folder"
@@ -728,71 +538,47 @@ def test_a_damaged_checkpoint_warns_whoever_called(images, cache):
     assert [warning.filename for warning in found] == [__file__]
 
 
-def test_a_full_disk_leaves_the_checkpoint_before(images, cache, monkeypatch):
-    expected = run_of(images)[0]
-    with pytest.raises(LostError):
-        run_of(images, checkpoint="run", checkpoint_seconds=0, callback=lose_at(9))
-
-    def full(file):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    with monkeypatch.context() as patched:
-        patched.setattr("os.fsync", full)
-        with pytest.warns(UserWarning, match="No space left"):
-            assert run_of(images, checkpoint="run")[0] == expected
-    seen = []
-    assert run_of(images, checkpoint="run", callback=seen.append)[0] == expected
-    assert seen[0] == 8 and len(list((cache / "checkpoints").iterdir())) == 1
-
-
 def test_a_model_without_parameters_is_an_error(images):
     with pytest.raises(ValueError, match="empty parameter list"):
         train(nn.ReLU(), images, **SETTINGS)
 
 
-def test_a_killed_process_goes_on_with_the_same_losses(tmp_path):
-    """The whole thing: a process that is killed again and again against one that is left alone."""
-    program = tmp_path / "program.py"
-    program.write_text(
-        textwrap.dedent("""
-        import sys, time, torch
-        from torch import nn
-        from upconv.book.training import train
-        torch.set_num_threads(1)
-        torch.manual_seed(0)
-        images = torch.rand(40, 1, 16, 16)
-        model = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8), nn.Dropout(0.2), nn.Conv2d(8, 1, 1))
-        settings = dict(steps=60, batch_size=8, learning_rate=0.01, seed=0, decay=True, progress=False)
-        def callback(done):
-            print(done, flush=True)
-            time.sleep(600 if done == int(sys.argv[2]) else 0)
-        losses = train(model, images, **settings, checkpoint=sys.argv[1], checkpoint_seconds=0, callback=callback)
-        print("losses", *losses, *(p.double().sum().item() for p in model.state_dict().values()))
-        """)
-    )
+PROGRAM = """
+import sys, time, torch
+from torch import nn
+from upconv.book.training import train
 
-    def start(name, waits_at=-1):
-        environment = {**os.environ, "UPCONV_CACHE": str(tmp_path / "cache")}
-        environment.pop("UPCONV_CHECKPOINTS", None)
-        command = [sys.executable, str(program), name, str(waits_at)]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+def run(name, waits_at=-1):
+    def callback(done):
+        print(done, flush=True)
+        time.sleep(600 if done == waits_at else 0)
 
-    def finish(process):
-        lines = process.communicate(timeout=100)[0].splitlines()
-        assert process.returncode == 0
-        return int(lines[0]), lines[-1]
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    images = torch.rand(40, 1, 16, 16)
+    model = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8), nn.Dropout(0.2), nn.Conv2d(8, 1, 1))
+    settings = dict(steps=60, batch_size=8, learning_rate=0.01, seed=0, decay=True, progress=False)
+    losses = train(model, images, **settings, checkpoint=name, checkpoint_seconds=0, callback=callback)
+    return repr([*losses, *(value.double().sum().item() for value in model.state_dict().values())])
 
-    begin, unbroken = finish(start("unbroken"))
-    assert begin == 0 and unbroken.startswith("losses") and len(unbroken.split()) > 60
-    begins = []
-    for waits_at, last in ((3, 3), (20, 20), (-1, 25)):  # the last one is killed while it works, whatever it does then
-        process = start("killed", waits_at)
-        begins.append(int(process.stdout.readline()))
-        while int(process.stdout.readline()) < last:
+if __name__ == "__main__":
+    print(run("killed", int(sys.argv[1])))
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_process_goes_on_with_the_same_losses(tmp_path, cache):
+    """The whole thing: a process that is killed while it works, and begun again, against a run that is left alone."""
+    (tmp_path / "program.py").write_text(PROGRAM)
+    here = {"__name__": "here"}
+    exec(PROGRAM, here)
+    unbroken = here["run"](None)
+    command, piped = [sys.executable, str(tmp_path / "program.py")], dict(stdout=subprocess.PIPE, text=True)
+    with subprocess.Popen([*command, "59"], **piped) as process:
+        while int(process.stdout.readline()) < 25:
             pass
         process.kill()
-        process.wait(timeout=100)
-        process.stdout.close()
-    begin, losses = finish(start("killed"))
-    assert losses == unbroken
-    assert begins == [0, 2, 19] and begin >= 24  # the checkpoint of a step is written after its callback
+    again = subprocess.run([*command, "-1"], **piped, check=True, timeout=100)
+    begin, *_, found = again.stdout.splitlines()
+    assert found == unbroken
+    assert 24 <= int(begin) < 60  # the checkpoint of a step is written after its callback

@@ -1,8 +1,8 @@
 """How much faster are the rewritten forms? Medians of interleaved runs, as ratios: above 1 is faster than before.
 
-    python code/tools/bench.py                         # everything, on this machine's default device
-    python code/tools/bench.py --only generator unet   # some of it
-    python code/tools/bench.py --csv bench.csv         # the rows as a table, too
+    python -m tools.bench                         # everything, on this machine's default device
+    python -m tools.bench --only generator unet   # some of it
+    python -m tools.bench --csv bench.csv         # the rows as a table, too
 
 One thread on a CPU. Each model is timed as it is, rewritten by `upconv.rewrite` (where its upsampling is made of
 modules) and compiled with the backend; with inductor as the inner compiler the yardstick is the best of eager and

@@ -6,6 +6,8 @@ transposed convolution; f(nearest(x)) is nearest(f(x)) for a pointwise f, and a 
 interpolation.
 """
 
+from __future__ import annotations
+
 import contextlib
 import re
 import sys
@@ -21,16 +23,17 @@ from torch.multiprocessing.reductions import StorageWeakRef
 
 from upconv import _interpolation, _layers
 from upconv import _reading as read
-from upconv._reading import arguments_of, base_name, changed_by, is_image, name_of, pair, value_of
+from upconv._reading import arguments_of, base_name, changed_by, is_image, name_of, value_of
+from upconv.arithmetic import both_axes
 
-__all__ = ["Folding", "Kernel"]
+__all__ = ["Folding", "Kernel", "Site"]
 
 aten = torch.ops.aten
 NO_PADDING = ((0, 0), (0, 0))
 
 
 def _composed(weight, span, form):
-    """Compose a kernel from the channels of a weight by `form`; without one it is these channels."""
+    """Compose the kernel of some channels of a weight by `form`; without one it is these channels."""
     part = weight[:, slice(*span)]
     if form is None:
         return _layers.like_format(part, weight)
@@ -214,22 +217,20 @@ class Folding:
     def _interpolated(self, node, base):
         """Read an interpolation."""
         if "_" not in base:
-            x, _, scale, mode, align, _, antialias = arguments_of(node, **dict.fromkeys(read.INTERPOLATE))
+            x, _, factors, mode, align, _, antialias = arguments_of(node, **dict.fromkeys(read.INTERPOLATE))
             mode = mode or "nearest"
         else:
             mode = next(name for name in ("nearest_exact", "nearest", "bilinear", "bicubic") if name in base)
             x, _, *rest = node.args
             align, antialias = mode[0] == "b" and rest.pop(0), base.endswith("_aa")
-            scale = (
-                rest if rest and isinstance(rest[0], float) else (rest or [None])[0]
-            )  # two numbers, or a list of two
+            factors = rest if rest and isinstance(rest[0], float) else (rest or [None])[0]  # two, or a list of two
         if not is_image(x) or ("_" in base and node.kwargs):
             return None
         sides = list(zip(value_of(node).shape[2:], value_of(x).shape[2:], strict=True))
-        if scale is None:
+        if factors is None:
             factors, given = [self._ratio(*side) for side in sides], f"size=({', '.join(str(a) for a, _ in sides)})"
         else:
-            factors = [float(value_of(factor)) for factor in pair(scale)]
+            factors = [float(value_of(factor)) for factor in both_axes(factors)]
             given = f"scale_factor={factors[0] if len(set(factors)) == 1 else tuple(factors)}"
         mode, scale, reason = mode.replace("_", "-"), None, ""
         try:
@@ -339,8 +340,8 @@ class Folding:
         """Fold a convolution into the parts that it reads, where one of them is upsampled."""
         names = dict(input=None, weight=None, bias=None, stride=1, padding=0, dilation=1, groups=1)
         x, weight, bias, stride, padding, dilation, groups = arguments_of(node, **names)
-        (stride, dilation), shape = map(pair, (stride, dilation)), tuple(value_of(weight).shape)
-        padding = padding if isinstance(padding, str) else pair(padding)
+        (stride, dilation), shape = map(both_axes, (stride, dilation)), tuple(value_of(weight).shape)
+        padding = padding if isinstance(padding, str) else both_axes(padding)
         parts, reason = self.parts[x], None
         numbers = (*shape, groups, *stride, *dilation, *(() if isinstance(padding, str) else padding))
         if not all(isinstance(n, int) for n in numbers) or any(free_unbacked_symbols(value_of(p.node)) for p in parts):

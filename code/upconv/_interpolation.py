@@ -1,5 +1,7 @@
 """Which interpolation is the same at every pixel, and what it is with a convolution after it. Not for users."""
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import torch
@@ -48,7 +50,7 @@ def _repeats_evenly(mode, scale):
 
 
 def whole_scale(mode, align_corners, factors, given, name="upsample"):
-    """Give the (H, W) scale as ints if the interpolation is the same at every pixel; otherwise say why it is not.
+    """Give the scale on both axes if the interpolation is the same at every pixel; otherwise say why it is not.
 
     `factors` is a number or one for each axis, `given` says in the message where they come from.
     """
@@ -94,7 +96,7 @@ def _cubic(distance):
 
 
 def padding_sides(padding, kernel_size, dilation):
-    """Give a convolution's padding, "same" and "valid" too, as a (before, after) pair for each axis."""
+    """Give a convolution's padding, "same" and "valid" too, as (before, after) for each axis."""
     if padding == "same":
         reach = [d * (k - 1) for d, k in zip(dilation, kernel_size, strict=True)]
         return tuple((r // 2, r - r // 2) for r in reach)
@@ -163,7 +165,7 @@ class Fold(NamedTuple):
 def fold(mode, scale, conv):
     """Write an interpolation and a convolution as one transposed convolution; what is not exact is a ValueError.
 
-    `conv` has the settings of a Conv2d with stride 1; its padding may be a (before, after) pair for each axis.
+    `conv` has the settings of a Conv2d with stride 1; its padding may be (before, after) for each axis.
     """
     sides = padding_sides(conv.padding, conv.kernel_size, conv.dilation)
     axes = tuple(_axis(mode, conv, scale[axis], sides[axis], axis) for axis in range(2))

@@ -1,5 +1,7 @@
 """What the rewrites share: reading a layer, its kernel, building a layer. Not for users."""
 
+from __future__ import annotations
+
 import copy
 from collections import OrderedDict
 from types import SimpleNamespace

@@ -1,5 +1,7 @@
 """Reading a captured graph: F.relu, Tensor.relu_ and aten.relu.default are one thing. Not for users."""
 
+from __future__ import annotations
+
 import inspect
 import operator
 import os
@@ -29,7 +31,6 @@ __all__ = [
     "name_of",
     "origin_of",
     "out_of_place",
-    "pair",
     "value_of",
     "without_inplace",
 ]
@@ -99,10 +100,6 @@ def arguments_of(node, **defaults):
 def is_fixed_norm(node):
     """Whether a batch norm does not train: argument number 5, in both of torch's languages."""
     return arguments_of(node, **dict.fromkeys("abcdef"))[5] is False
-
-
-def pair(value):
-    return tuple(value) * (3 - len(value)) if isinstance(value, (tuple, list)) else (value, value)
 
 
 def without_inplace(node):

@@ -3,12 +3,15 @@
 Models are copied and run in eval mode, without gradients; the given model and the random numbers stay as they are.
 """
 
+from __future__ import annotations
+
 import copy
 import html
 import math
 import os
 import re
 import sys
+from typing import Any
 
 import torch
 from torch import nn
@@ -24,23 +27,19 @@ __all__ = ["TRANSPOSED", "Inputs", "Report", "Watch", "copied", "follow"]
 
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 DROPOUTS = (nn.Dropout, nn.Dropout2d, nn.AlphaDropout, nn.FeatureAlphaDropout)
-_IMAGE = re.compile("conv|.*pool|(batch|group|instance)_norm|(pad|cat|concat|concatenate|interpolate|pixel_shuffle)$")
-
-
 BETWEEN = (*PADS, *DROPOUTS)  # modules that an exchange may look through
-
-
+_IMAGE = re.compile("conv|.*pool|(batch|group|instance)_norm|(pad|cat|concat|concatenate|interpolate|pixel_shuffle)$")
 _JOINS = re.compile("pad|cat|conc|conv")
 
 
-class Report(list):
+class Report(list[dict[str, Any]]):
     """Rows as dicts, one for each upsampling; prints as a table, and shows as one in a notebook."""
 
-    def __init__(self, rows, columns, note=""):
+    def __init__(self, rows: list[dict[str, Any]], columns: list[str], note: str = "") -> None:
         super().__init__(rows)
         self.columns, self.note = columns, note
 
-    def __str__(self):
+    def __str__(self) -> str:
         cells = [list(self.columns), *([_cell(row[name]) for name in self.columns] for row in self)]
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
         lines = [
@@ -50,7 +49,7 @@ class Report(list):
 
     __repr__ = __str__
 
-    def _repr_html_(self):
+    def _repr_html_(self) -> str:
         head = "".join(f"<th>{html.escape(name)}</th>" for name in self.columns)
         rows = ("".join(f"<td>{html.escape(_cell(row[name]))}</td>" for name in self.columns) for row in self)
         table = f"<table><thead><tr>{head}</tr></thead><tbody><tr>{'</tr><tr>'.join(rows)}</tr></tbody></table>"
@@ -272,15 +271,8 @@ class Watch(TorchFunctionMode):
 
 def _is_leaf(module):
     """Whether a module is one of those that an exchange understands, with PyTorch's own forward."""
-    kinds = (nn.Upsample, nn.Conv2d)
-    if isinstance(module, kinds):
-        return all(_is_stock(module, kind) for kind in kinds if isinstance(module, kind))
-    return type(module) in BETWEEN
-
-
-def _is_stock(module, kinds):
-    kinds = kinds if isinstance(kinds, tuple) else (kinds,)
-    return any(isinstance(module, kind) and type(module).forward is kind.forward for kind in kinds)
+    kinds = [kind for kind in (nn.Upsample, nn.Conv2d) if isinstance(module, kind)]
+    return all(type(module).forward is kind.forward for kind in kinds) if kinds else type(module) in BETWEEN
 
 
 def grows(small, large):

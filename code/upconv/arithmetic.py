@@ -1,12 +1,14 @@
 """The arithmetic of convolutions and transposed convolutions: sizes, matrices, overlaps.
 
-Sizes and settings are ints, or (H, W) pairs of ints; the names and the order of the arguments are those of
-`torch.nn.Conv2d` and `torch.nn.ConvTranspose2d`. Every formula is derived in chapter 01 of the book.
+Sizes and settings are ints, or two ints, (height, width); the names and the order of the arguments are those of
+`torch.nn.Conv2d` and `torch.nn.ConvTranspose2d`. Every formula is derived in the book.
 """
+
+from __future__ import annotations
 
 import itertools
 from operator import index
-from typing import NamedTuple
+from typing import NamedTuple, SupportsIndex, TypeAlias, overload
 
 import torch
 
@@ -22,12 +24,17 @@ __all__ = [
 
 _MAY_BE_ZERO = ("padding", "output_padding")
 
+# What sizes and settings may be: an int, also of NumPy; two, for height and width; or either.
+Int: TypeAlias = SupportsIndex
+Two: TypeAlias = "tuple[Int, Int] | list[int] | torch.Size"
+Ints: TypeAlias = "Int | Two"
+
 
 class ConvTransposeSetting(NamedTuple):
     """One setting of `torch.nn.ConvTranspose2d`, as `solve_conv_transpose` returns it.
 
     The first five fields are that layer's own arguments. `even_overlap` is true when every output pixel away from
-    the border is reached by equally many kernel taps (on both axes, where the fields are pairs).
+    the border is reached by equally many kernel taps (on both axes, where the fields are two ints).
 
     Examples
     --------
@@ -47,27 +54,46 @@ class ConvTransposeSetting(NamedTuple):
     even_overlap: bool
 
 
-def conv_output_size(input_size, kernel_size, stride=1, padding=0, dilation=1):
-    """Give the output size of `torch.nn.Conv2d`: floor((n + 2p - K) / s) + 1, with K = d(k - 1) + 1.
+@overload
+def conv_output_size(
+    input_size: Int, kernel_size: Int, stride: Int = 1, padding: Int = 0, dilation: Int = 1
+) -> int: ...
+@overload
+def conv_output_size(
+    input_size: Two, kernel_size: Ints, stride: Ints = 1, padding: Ints = 0, dilation: Ints = 1
+) -> tuple[int, int]: ...
+@overload
+def conv_output_size(
+    input_size: Ints, kernel_size: Ints, stride: Ints = 1, padding: Ints = 0, dilation: Ints = 1
+) -> int | tuple[int, int]: ...
+def conv_output_size(
+    input_size: Ints, kernel_size: Ints, stride: Ints = 1, padding: Ints = 0, dilation: Ints = 1
+) -> int | tuple[int, int]:
+    """Return the output size of `torch.nn.Conv2d`: floor((n + 2p - K) / s) + 1, with K = d(k - 1) + 1.
 
     Parameters
     ----------
     input_size, kernel_size, stride, dilation : int or (int, int)
-        In pixels, at least 1. A pair is (height, width).
+        In pixels, at least 1. Two are (height, width).
     padding : int or (int, int)
         Pixels added on each side, at least 0.
 
     Returns
     -------
     int or (int, int)
-        An int if every argument is one, otherwise a pair.
+        An int if every argument is one, otherwise (height, width).
 
     Raises
     ------
     TypeError
-        If an argument is not an int or a pair of ints (a bool is not an int here).
+        If an argument is not an int or two ints (a bool is not an int here).
     ValueError
         If an argument is out of its range, or the kernel does not fit into the padded input.
+
+    See Also
+    --------
+    conv_transpose_output_size : The size of the way back.
+    conv_matrix : The convolution itself, as a matrix.
 
     Notes
     -----
@@ -90,13 +116,42 @@ def conv_output_size(input_size, kernel_size, stride=1, padding=0, dilation=1):
     )
 
 
-def conv_transpose_output_size(input_size, kernel_size, stride=1, padding=0, output_padding=0, dilation=1):
-    """Give the output size of `torch.nn.ConvTranspose2d`: (n - 1)s - 2p + K + op, with K = d(k - 1) + 1.
+@overload
+def conv_transpose_output_size(
+    input_size: Int, kernel_size: Int, stride: Int = 1, padding: Int = 0, output_padding: Int = 0, dilation: Int = 1
+) -> int: ...
+@overload
+def conv_transpose_output_size(
+    input_size: Two,
+    kernel_size: Ints,
+    stride: Ints = 1,
+    padding: Ints = 0,
+    output_padding: Ints = 0,
+    dilation: Ints = 1,
+) -> tuple[int, int]: ...
+@overload
+def conv_transpose_output_size(
+    input_size: Ints,
+    kernel_size: Ints,
+    stride: Ints = 1,
+    padding: Ints = 0,
+    output_padding: Ints = 0,
+    dilation: Ints = 1,
+) -> int | tuple[int, int]: ...
+def conv_transpose_output_size(
+    input_size: Ints,
+    kernel_size: Ints,
+    stride: Ints = 1,
+    padding: Ints = 0,
+    output_padding: Ints = 0,
+    dilation: Ints = 1,
+) -> int | tuple[int, int]:
+    """Return the output size of `torch.nn.ConvTranspose2d`: (n - 1)s - 2p + K + op, with K = d(k - 1) + 1.
 
     Parameters
     ----------
     input_size, kernel_size, stride, dilation : int or (int, int)
-        In pixels, at least 1. A pair is (height, width).
+        In pixels, at least 1. Two are (height, width).
     padding : int or (int, int)
         Pixels cropped from each side of the full output, at least 0.
     output_padding : int or (int, int)
@@ -105,14 +160,19 @@ def conv_transpose_output_size(input_size, kernel_size, stride=1, padding=0, out
     Returns
     -------
     int or (int, int)
-        An int if every argument is one, otherwise a pair.
+        An int if every argument is one, otherwise (height, width).
 
     Raises
     ------
     TypeError
-        If an argument is not an int or a pair of ints (a bool is not an int here).
+        If an argument is not an int or two ints (a bool is not an int here).
     ValueError
         If an argument is out of its range, or nothing is left after the crop.
+
+    See Also
+    --------
+    output_padding_for : The other way round: the `output_padding` for a wanted size.
+    solve_conv_transpose : All settings for a wanted size.
 
     Notes
     -----
@@ -136,28 +196,47 @@ def conv_transpose_output_size(input_size, kernel_size, stride=1, padding=0, out
     )
 
 
-def output_padding_for(input_size, output_size, kernel_size, stride=1, padding=0, dilation=1):
+@overload
+def output_padding_for(
+    input_size: Int, output_size: Int, kernel_size: Int, stride: Int = 1, padding: Int = 0, dilation: Int = 1
+) -> int: ...
+@overload
+def output_padding_for(
+    input_size: Two, output_size: Ints, kernel_size: Ints, stride: Ints = 1, padding: Ints = 0, dilation: Ints = 1
+) -> tuple[int, int]: ...
+@overload
+def output_padding_for(
+    input_size: Ints, output_size: Ints, kernel_size: Ints, stride: Ints = 1, padding: Ints = 0, dilation: Ints = 1
+) -> int | tuple[int, int]: ...
+def output_padding_for(
+    input_size: Ints, output_size: Ints, kernel_size: Ints, stride: Ints = 1, padding: Ints = 0, dilation: Ints = 1
+) -> int | tuple[int, int]:
     """Find the `output_padding` with which `torch.nn.ConvTranspose2d` takes `input_size` to `output_size`.
 
     Parameters
     ----------
     input_size, output_size, kernel_size, stride, dilation : int or (int, int)
-        In pixels, at least 1. A pair is (height, width).
+        In pixels, at least 1. Two are (height, width).
     padding : int or (int, int)
         Pixels cropped from each side, at least 0.
 
     Returns
     -------
     int or (int, int)
-        From 0 to max(stride, dilation) - 1. An int if every argument is one, otherwise a pair.
+        From 0 to max(stride, dilation) - 1. An int if every argument is one, otherwise (height, width).
 
     Raises
     ------
     TypeError
-        If an argument is not an int or a pair of ints (a bool is not an int here).
+        If an argument is not an int or two ints (a bool is not an int here).
     ValueError
         If an argument is out of its range, or no `output_padding` gives that size; the message names the sizes
         that can be reached.
+
+    See Also
+    --------
+    conv_transpose_output_size : The size, with a given `output_padding`.
+    solve_conv_transpose : The same, where kernel size, stride and padding are free, too.
 
     Notes
     -----
@@ -185,13 +264,15 @@ only 16, 17, 18
     )
 
 
-def solve_conv_transpose(input_size, output_size, *, max_kernel_size=7, max_stride=4, dilation=1):
+def solve_conv_transpose(
+    input_size: Ints, output_size: Ints, *, max_kernel_size: Ints = 7, max_stride: Ints = 4, dilation: Ints = 1
+) -> list[ConvTransposeSetting]:
     """List the settings of `torch.nn.ConvTranspose2d`, within bounds, that take `input_size` to `output_size`.
 
     Parameters
     ----------
     input_size, output_size : int or (int, int)
-        In pixels, at least 1. A pair is (height, width).
+        In pixels, at least 1. Two are (height, width).
     max_kernel_size, max_stride : int or (int, int)
         The largest kernel size and stride to consider, at least 1.
     dilation : int or (int, int)
@@ -203,16 +284,21 @@ def solve_conv_transpose(input_size, output_size, *, max_kernel_size=7, max_stri
         All settings with padding from 0 to dilation * (kernel_size - 1) and a legal output_padding. (PyTorch takes
         larger paddings too; they crop pixels away that the whole kernel reaches.) Those with even overlap come first,
         then the least output_padding, then the smallest kernel, then the smallest stride, then the smallest padding.
-        If any argument is a pair then so are the fields: every solution for the height with every one for the width,
+        If any argument is two ints then so are the fields: every solution for the height with every one for the width,
         ordered by the sums over both axes; the list is then as long as the two lists' product.
 
     Raises
     ------
     TypeError
-        If an argument is not an int or a pair of ints (a bool is not an int here).
+        If an argument is not an int or two ints (a bool is not an int here).
     ValueError
         If an argument is out of its range, or no setting reaches that size; the message names the nearest sizes
         that can be reached.
+
+    See Also
+    --------
+    output_padding_for : Where kernel size, stride and padding are fixed.
+    overlap_counts : What `even_overlap` is about, pixel by pixel.
 
     Examples
     --------
@@ -244,7 +330,9 @@ dilation=1, padding up to dilation * (kernel_size - 1); nearest reachable: 8
     return sorted(solutions, key=_preference)
 
 
-def conv_matrix(weight, input_size, stride=1, padding=0, dilation=1):
+def conv_matrix(
+    weight: torch.Tensor, input_size: Ints, stride: Ints = 1, padding: Ints = 0, dilation: Ints = 1
+) -> torch.Tensor:
     """Write `torch.nn.functional.conv2d` with this weight as one matrix acting on the flattened input.
 
     Its transpose is the matrix of `torch.nn.functional.conv_transpose2d` with the same arguments and the
@@ -268,9 +356,14 @@ def conv_matrix(weight, input_size, stride=1, padding=0, dilation=1):
     Raises
     ------
     TypeError
-        If `weight` is not a tensor, or another argument is not an int or a pair of ints.
+        If `weight` is not a tensor, or another argument is not an int or two ints.
     ValueError
         If `weight` does not have 4 dimensions and a tap, an argument is out of its range, or the kernel does not fit.
+
+    See Also
+    --------
+    conv_output_size : The size alone.
+    overlap_counts : The column sums of such a matrix, for a kernel of ones.
 
     Notes
     -----
@@ -299,8 +392,15 @@ def conv_matrix(weight, input_size, stride=1, padding=0, dilation=1):
     return matrix.reshape(matrix.shape[:3].numel(), matrix.shape[3:].numel())
 
 
-def overlap_counts(input_size, kernel_size, stride=1, padding=0, output_padding=0, dilation=1):
-    """Count for every output pixel of `torch.nn.ConvTranspose2d` the (input pixel, kernel tap) pairs that reach it.
+def overlap_counts(
+    input_size: Ints,
+    kernel_size: Ints,
+    stride: Ints = 1,
+    padding: Ints = 0,
+    output_padding: Ints = 0,
+    dilation: Ints = 1,
+) -> torch.Tensor:
+    """Count the products, of an input pixel and a tap, that each output pixel of `torch.nn.ConvTranspose2d` sums.
 
     Parameters
     ----------
@@ -316,6 +416,11 @@ def overlap_counts(input_size, kernel_size, stride=1, padding=0, output_padding=
     ------
     TypeError, ValueError
         As `conv_transpose_output_size`.
+
+    See Also
+    --------
+    upconv.phases.phase_gains : The same with a kernel's own values, phase by phase.
+    solve_conv_transpose : Settings of even overlap for a wanted size.
 
     Notes
     -----
@@ -442,7 +547,7 @@ def _overlap(input_size, kernel_size, stride, padding, output_padding, dilation)
 
 
 def _on_each_axis(function, **arguments):
-    """Call function once with ints, or, if any argument is a pair, once an axis; then the result is a pair too."""
+    """Call a function once with ints, or, if any argument is two, once an axis; then the results are two, too."""
     arguments = {name: checked_setting(name, value) for name, value in arguments.items()}
     if not any(isinstance(value, tuple) for value in arguments.values()):
         return function(**arguments)
@@ -464,7 +569,7 @@ def _is_bool_or_tensor(number):
 def checked_setting(name, value):
     smallest = 0 if name in _MAY_BE_ZERO else 1
     values = value if isinstance(value, (tuple, list)) else (value,)
-    accepted = f"an int of at least {smallest}, or an (H, W) pair of such ints"
+    accepted = f"an int of at least {smallest}, or two such ints, (height, width)"
     try:
         numbers = tuple(index(number) for number in values if not _is_bool_or_tensor(number))
     except TypeError:
@@ -476,3 +581,8 @@ def checked_setting(name, value):
     if min(numbers) < smallest:
         raise ValueError(f"{name}={value!r} must be {accepted}")
     return numbers if values is value else numbers[0]
+
+
+def both_axes(value):
+    """Give a setting for each axis: two as they are, one twice."""
+    return tuple(value) * (3 - len(value)) if isinstance(value, (tuple, list)) else (value, value)

@@ -1,14 +1,17 @@
 """What a model upsamples with: every step, what pattern it can draw, and what it could be instead."""
 
+from __future__ import annotations
+
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 from torch import nn
 from torch.utils.weak import WeakIdKeyDictionary
 
 from upconv._layers import new_layer, spread, working_copy
-from upconv._reading import pair
 from upconv._recording import Inputs, Report, Watch, copied, follow
+from upconv.arithmetic import both_axes
 from upconv.graph import folded_copy
 from upconv.models import BACKEND, rewrite
 from upconv.phases import phase_gains
@@ -17,9 +20,15 @@ from upconv.projection import is_upsample_conv
 __all__ = ["audit"]
 
 COLUMNS = "name kind sizes even_overlap dc_spread off_dc_energy macs exact_targets verdict".split()
+CONV_TRANSPOSE = "input weight bias stride padding output_padding groups dilation".split()
 
 
-def audit(model, example_inputs=(), *, example_kwargs=None):
+def audit(
+    model: nn.Module,
+    example_inputs: torch.Tensor | tuple[Any, ...] = (),
+    *,
+    example_kwargs: dict[str, Any] | None = None,
+) -> Report:
     """Say of every upsampling in a model what it is, what pattern it can draw, and what it could be instead.
 
     Parameters
@@ -38,7 +47,7 @@ def audit(model, example_inputs=(), *, example_kwargs=None):
         `kind`; `sizes`, of input and output; `kernel_size` and `stride`, of a transposed convolution; `even_overlap`,
         whether all phases have equally many taps; `dc_spread`, the largest difference between the gains of two phases,
         relative to the largest gain; `off_dc_energy`, the share of a flat input's energy that its weights put into a
-        pattern; `macs`; `exact_targets`, what it could be with no difference, by `rewrite` if it is a layer and
+        pattern; `macs`; `exact_targets`, what it could be exactly, by `rewrite` if it is a layer and
         otherwise by the backend; `verdict`, in one line. It prints as a table. What makes an image larger in another
         way (by reshaping, say) is a row too, whose kind is what did it. In a model without upsampling it is empty.
 
@@ -48,6 +57,12 @@ def audit(model, example_inputs=(), *, example_kwargs=None):
         If `model` is no module, or `example_inputs` neither a tensor nor a tuple.
     ValueError
         As in `rewrite`, if a module's forward is not its class's.
+
+    See Also
+    --------
+    upconv.models.rewrite : Exchange the layers that it names.
+    upconv.graph.backend : Fold the functions that it names.
+    upconv.phases.phase_gains : The gains that `dc_spread` compares.
 
     Examples
     --------
@@ -87,7 +102,7 @@ class _Audit(Watch):
         if step.arguments:
             row |= dict(even_overlap=True, dc_spread=0.0, off_dc_energy=0.0, verdict="keeps flat inputs flat")
         elif step.what.startswith("ConvTranspose"):
-            row |= _conv_transpose(step, **dict(zip(_CONV_TRANSPOSE, args, strict=False)) | kwargs)
+            row |= _conv_transpose(step, **dict(zip(CONV_TRANSPOSE, args, strict=False)) | kwargs)
             row["kind"] = step.what if step.module is not None else f"F.conv_transpose{step.dims}d"
         elif step.what == "PixelShuffle":
             row |= self._pixel_shuffle(**dict(zip(("input", "upscale_factor"), args, strict=False)) | kwargs)
@@ -111,14 +126,11 @@ class _Audit(Watch):
         return row
 
 
-_CONV_TRANSPOSE = "input weight bias stride padding output_padding groups dilation".split()
-
-
 def _conv_transpose(step, input, weight, stride=1, groups=1, dilation=1, **others):
     row = dict(kernel_size=tuple(weight.shape[2:]), stride=stride, macs=input[:, 0].numel() * weight.numel())
     if weight.dim() != 4:
         return dict(**row, verdict="not 2-D: unsupported")
-    stride, dilation = pair(stride), pair(dilation)
+    stride, dilation = both_axes(stride), both_axes(dilation)
     row["stride"] = stride
     kernel = spread(working_copy(weight), dilation)
     taps = spread(torch.ones_like(weight[:1, :1], dtype=torch.float64), dilation)

@@ -4,23 +4,29 @@
 it to an exported program.
 """
 
+from __future__ import annotations
+
 import copy
 import logging
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import fx
 from torch.export import ExportedProgram
 from torch.export.graph_signature import ExportGraphSignature, InputKind, InputSpec, TensorArgument
 
-from upconv._folding import Folding
+from upconv._folding import Folding, Kernel, Site
 
 __all__ = ["backend", "fold_exported", "folded_copy"]
 
 logger = logging.getLogger("upconv")
 
 
-def backend(gm, example_inputs, *, options=None, mode=None):
+def backend(
+    gm: fx.GraphModule, example_inputs: list[Any], *, options: dict[str, Any] | None = None, mode: str | None = None
+) -> Callable[..., Any]:
     """Compile a captured graph with its upsampling folded; for `torch.compile(model, backend=upconv.backend)`.
 
     An installed package is found by its name, too: `torch.compile(model, backend="upconv")`.
@@ -44,6 +50,12 @@ def backend(gm, example_inputs, *, options=None, mode=None):
     ------
     ValueError
         If an option has a value that is not accepted, or is not known.
+
+    See Also
+    --------
+    fold_exported : The same for an exported program.
+    upconv.models.rewrite : Layers, in eager mode; other forms, too.
+    upconv.audit.audit : What would be folded, and why the rest would not.
 
     Notes
     -----
@@ -97,7 +109,7 @@ def backend(gm, example_inputs, *, options=None, mode=None):
     return call
 
 
-def fold_exported(program):
+def fold_exported(program: ExportedProgram) -> ExportedProgram:
     """Fold the upsampling of an exported program, with the composed kernels as constants.
 
     Parameters
@@ -115,6 +127,11 @@ def fold_exported(program):
     ------
     TypeError
         If `program` is no exported program.
+
+    See Also
+    --------
+    backend : The same while `torch.compile` compiles.
+    upconv.models.rewrite : Layers, before the export.
 
     Notes
     -----
@@ -161,7 +178,9 @@ def fold_exported(program):
     return ExportedProgram(gm, gm.graph, signature, state_dict=state, **settings)
 
 
-def folded_copy(gm, example_inputs=None):
+def folded_copy(
+    gm: fx.GraphModule, example_inputs: list[Any] | None = None
+) -> tuple[fx.GraphModule, list[Site], list[Kernel]]:
     """Fold a copy of Dynamo's graph (which it reads again itself), and say what became of each upsampling.
 
     Parameters

@@ -1,9 +1,11 @@
 """Single layers: exact rewrites between the forms of an upsampling layer.
 
 Nearest-neighbour `Upsample` + `Conv2d` is one `ConvTranspose2d`; any `ConvTranspose2d` is a `Conv2d` at low
-resolution and a `PixelShuffle`. Both hold at every pixel, borders included; chapter 03 of the book proves them. What
+resolution and a `PixelShuffle`. Both hold at every pixel, borders included; the book proves them. What
 is not exact is refused with an error that says why.
 """
+
+from __future__ import annotations
 
 from collections import OrderedDict
 
@@ -21,12 +23,14 @@ from upconv._layers import (
     spread,
     working_copy,
 )
-from upconv.arithmetic import checked_setting
+from upconv.arithmetic import Ints, both_axes, checked_setting
 
 __all__ = ["conv_transpose_to_subpixel", "upsample_conv_to_conv_transpose", "upsample_conv_to_subpixel"]
 
 
-def upsample_conv_to_conv_transpose(upsample, conv, *, input_size=None):
+def upsample_conv_to_conv_transpose(
+    upsample: nn.Upsample, conv: nn.Conv2d, *, input_size: Ints | None = None
+) -> nn.ConvTranspose2d | nn.Sequential:
     """Write `conv(upsample(x))` as one `torch.nn.ConvTranspose2d`, with a pad before and a crop after it where needed.
 
     Parameters
@@ -45,16 +49,22 @@ def upsample_conv_to_conv_transpose(upsample, conv, *, input_size=None):
     Returns
     -------
     torch.nn.ConvTranspose2d or torch.nn.Sequential
-        Maps (N, in_channels, H, W) to what the two layers map it to; of a (C, H, W) tensor Upsample would scale the
-        width alone, and the result scales both axes. It has parameters of its own, with the dtype, device, memory
+        Maps (N, in_channels, H, W) to what the two layers map it to; of a (C, H, W) tensor Upsample would enlarge
+        the width alone, and the result enlarges both axes. It has parameters of its own, with the dtype, device, memory
         format and requires_grad of `conv`'s, and its train/eval flag.
 
     Raises
     ------
     TypeError
-        If `upsample` is no Upsample or `conv` no Conv2d.
+        If `upsample` is no Upsample or `conv` no Conv2d, or one has a forward of its own.
     ValueError
-        If the pair is not one transposed convolution; the message says why, and what to do instead.
+        If the pair is not one transposed convolution, or a layer has hooks or no weights yet; the message says why, and
+        what to do instead.
+
+    See Also
+    --------
+    upconv.projection.conv_transpose_to_upsample_conv : The way back, with what it loses.
+    upconv.models.rewrite : The same for a whole model.
 
     Notes
     -----
@@ -70,7 +80,7 @@ def upsample_conv_to_conv_transpose(upsample, conv, *, input_size=None):
     return assembled(pair_steps(upsample, conv, input_size), conv)
 
 
-def conv_transpose_to_subpixel(layer):
+def conv_transpose_to_subpixel(layer: nn.ConvTranspose2d) -> nn.Sequential:
     """Write a `torch.nn.ConvTranspose2d` as a `torch.nn.Conv2d` at low resolution and a pixel shuffle (polyphase form).
 
     Parameters
@@ -88,7 +98,14 @@ def conv_transpose_to_subpixel(layer):
     Raises
     ------
     TypeError
-        If `layer` is no ConvTranspose2d.
+        If `layer` is no ConvTranspose2d, or one with a forward of its own.
+    ValueError
+        If the layer has hooks, or no weights yet.
+
+    See Also
+    --------
+    upsample_conv_to_subpixel : The same form of an Upsample and a Conv2d.
+    upconv.models.rewrite : The same for a whole model.
 
     Notes
     -----
@@ -108,11 +125,13 @@ def conv_transpose_to_subpixel(layer):
     return assembled(_subpixel(eval_settings(layer)), layer)
 
 
-def upsample_conv_to_subpixel(upsample, conv, *, input_size=None):
+def upsample_conv_to_subpixel(
+    upsample: nn.Upsample, conv: nn.Conv2d, *, input_size: Ints | None = None
+) -> nn.Sequential:
     """Write `conv(upsample(x))` as a `torch.nn.Conv2d` at low resolution and a pixel shuffle.
 
     With a 3x3 kernel after nearest-neighbour upsampling by 2 it needs 16 instead of 36 multiplications for each
-    low-resolution pixel and pair of channels.
+    low-resolution pixel, input channel and output channel.
 
     Parameters
     ----------
@@ -130,6 +149,11 @@ def upsample_conv_to_subpixel(upsample, conv, *, input_size=None):
     ------
     TypeError, ValueError
         As `upsample_conv_to_conv_transpose`.
+
+    See Also
+    --------
+    upsample_conv_to_conv_transpose : As one transposed convolution.
+    upconv.models.rewrite : The same for a whole model.
 
     Notes
     -----
@@ -178,7 +202,7 @@ def pair_steps(upsample, conv, input_size=None, pads=(), subpixel=False):
 
 
 def _scale(upsample, input_size):
-    """Give the whole-numbered (H, W) scale, and the only input size it holds for, if there is one."""
+    """Give the scale on both axes, and the only input size it holds for, if there is one."""
     size = None
     if upsample.size is not None and upsample.scale_factor is not None:
         raise ValueError(
@@ -195,8 +219,7 @@ def _scale(upsample, input_size):
             f"or give it a scale_factor"
         )
     else:
-        size = checked_setting("input_size", input_size)
-        size = size if isinstance(size, tuple) else (size, size)
+        size = both_axes(checked_setting("input_size", input_size))
         outputs = upsample.size if isinstance(upsample.size, (tuple, list)) else (upsample.size, upsample.size)
         factors = tuple(output / input for output, input in zip(outputs, size, strict=False))
         given = f"size={upsample.size} for input_size={input_size}"
@@ -229,10 +252,10 @@ def _subpixel(layer):
         layer,
         padding=tuple(before for before, _ in pads) if even else 0,
     )
-    grown, cut = ([] if even else [_sided(pads, sign) for sign in (1, -1)]) or (None, None)
+    grown, cut = ([(0, 0), (0, 0)] if even else _sided(pads, sign) for sign in (1, -1))
     return OrderedDict(
-        pad=grown and pad_layer(nn.ZeroPad2d, *grown),
-        cut=cut and crop_layer(*cut),
+        pad=pad_layer(nn.ZeroPad2d, *grown),
+        cut=crop_layer(*cut),
         conv=conv,
         shuffle=None if sh == sw == 1 else nn.PixelShuffle(sh) if sh == sw else _PixelShuffle(sh, sw),
         crop=crop_layer(*crops),

@@ -3,12 +3,14 @@
 The given model, its state and the random numbers are left alone; all is done to copies.
 """
 
+from __future__ import annotations
+
 import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -18,6 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from upconv._layers import assembled, expect
 from upconv._recording import TRANSPOSED, Inputs, Report, Watch, copied, follow
+from upconv.arithmetic import Ints
 from upconv.layers import conv_transpose_to_subpixel, pair_steps
 from upconv.projection import conv_transpose_to_upsample_conv, is_upsample_conv
 
@@ -36,20 +39,29 @@ class Rewrite:
     left as they are or refused. With `measure=True`, `seconds` are the median times of a call before and after.
     """
 
-    def __init__(self, model, report, seconds=None):
+    def __init__(self, model: nn.Module, report: Report, seconds: tuple[float, float] | None = None) -> None:
         self.model, self.report, self.seconds = model, report, seconds
-        self.counts = {
+        self.counts: dict[str, int] = {
             status: sum(row["status"] == status for row in report) for status in ("rewritten", "left", "refused")
         }
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return str(self.report)
 
-    def _repr_html_(self):
+    def _repr_html_(self) -> str:
         return self.report._repr_html_()
 
 
-def rewrite(model, to, example_inputs=None, *, example_kwargs=None, kernel_size=None, mode="nearest", measure=False):
+def rewrite(
+    model: nn.Module,
+    to: str,
+    example_inputs: torch.Tensor | tuple[Any, ...] | None = None,
+    *,
+    example_kwargs: dict[str, Any] | None = None,
+    kernel_size: Ints | None = None,
+    mode: str = "nearest",
+    measure: bool = False,
+) -> Rewrite:
     """Change the form of every upsampling layer in a model.
 
     Parameters
@@ -79,7 +91,7 @@ def rewrite(model, to, example_inputs=None, *, example_kwargs=None, kernel_size=
     Rewrite
         `.model`: a module of the same class, with the same train/eval flags, made of ordinary layers: it trains, is
         copied, saved, exported, traced and compiled like any other. `.report`: a row a layer as a dict with
-        `name`, `was`, `became` (None if it is as it was), `exact`, `residual` (relative, see
+        `name`, `was`, `became` (None if it is as it was), `exact`, `residual` (as of
         `conv_transpose_to_upsample_conv`), `max_difference` of the layer's outputs on the example inputs,
         `parameters_before`, `parameters_after`, `macs_before`, `macs_after`, `reason` and `status` ("rewritten", "left"
         or "refused"); with `measure=True`, `seconds_before` and `seconds_after`.
@@ -91,6 +103,11 @@ def rewrite(model, to, example_inputs=None, *, example_kwargs=None, kernel_size=
         instance and not by its class, or compiled: what it calls cannot be exchanged.
     TypeError
         If `model` is no module, or `example_inputs` neither a tensor nor a tuple.
+
+    See Also
+    --------
+    upconv.audit.audit : What could be rewritten, and what a model's layers draw, without a change.
+    upconv.graph.backend : Functional code too, while `torch.compile` compiles it.
 
     Notes
     -----
@@ -144,7 +161,7 @@ class _Change(NamedTuple):
     row: dict
     build: Callable  # from a model's modules by name: the new module of each that is exchanged
     exact: bool
-    calls: list  # pairs of functions that compute what was and what is, for the report
+    calls: list  # of two functions each, which compute what was and what is, for the report
 
 
 class _Rewriting:
@@ -450,9 +467,9 @@ class _Judge:
         middle = len(new) // 2
         return self._search(self._search(kept, new[:middle], compare), new[middle:], compare)
 
-    def _outputs(self, changes, called=None, scale=1.0):
+    def _outputs(self, changes, called=None, factor=1.0):
         model = exchanged(copied(self.model), changes, called)
-        outputs = self.inputs.run(model, lambda x: x.to(self.dtype or x.dtype) * scale)
+        outputs = self.inputs.run(model, lambda x: x.to(self.dtype or x.dtype) * factor)
         return [value for value in tree_leaves(outputs) if isinstance(value, torch.Tensor)]
 
     def _trouble(self, changes, compare):
@@ -480,7 +497,7 @@ class _Judge:
     def _noise(self):
         """How far each output moves where the inputs change in their last bit, or from run to run."""
         if self.noise is None:
-            moved = self._outputs(self.before, scale=1 + self.bits)
+            moved = self._outputs(self.before, factor=1 + self.bits)
             self.noise = [_distance(one, two) for one, two in zip(self.expected, moved, strict=True)]
         return self.noise
 
@@ -564,7 +581,7 @@ def _compared(calls, measure):
             row[key] += counter.get_total_flops() // 2
         row["max_difference"] = max(row["max_difference"], _largest(outputs[0] - outputs[1]))
     if measure:
-        seconds = [_times(pair) for pair in calls]
+        seconds = [_times(both) for both in calls]
         row.update(zip(SECONDS, map(sum, zip(*seconds, strict=True)), strict=True))
     return row
 

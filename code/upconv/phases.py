@@ -5,18 +5,20 @@ has taps of its own, and on a constant image its output is their sum. Where phas
 checkerboard; how much of its energy that is, `checkerboard_energy` measures.
 """
 
+from __future__ import annotations
+
 import math
 
 import torch
 
-from upconv.arithmetic import checked_setting
+from upconv.arithmetic import Int, Ints, both_axes, checked_setting
 
 __all__ = ["checkerboard_energy", "phase_gains", "radial_spectrum"]
 
 PERIODS = 16  # of the pattern across a window
 
 
-def phase_gains(weight, stride):
+def phase_gains(weight: torch.Tensor, stride: Ints) -> torch.Tensor:
     """Sum the taps of each phase: the gain of a transposed convolution on a constant input, for each of its phases.
 
     Parameters
@@ -24,7 +26,7 @@ def phase_gains(weight, stride):
     weight : torch.Tensor, shape (in_channels, out_channels / groups, kernel height, kernel width)
         In ConvTranspose2d's layout. With dilation > 1, the kernel with its gaps filled by zeros.
     stride : int or (int, int)
-        At least 1; a pair is (height, width).
+        At least 1; two are (height, width).
 
     Returns
     -------
@@ -36,9 +38,15 @@ def phase_gains(weight, stride):
     Raises
     ------
     TypeError
-        If `weight` is not a tensor, or `stride` not an int or a pair of ints.
+        If `weight` is not a tensor, or `stride` not an int or two ints.
     ValueError
         If `weight` does not have 4 dimensions, or a stride is below 1.
+
+    See Also
+    --------
+    upconv.arithmetic.overlap_counts : How many taps reach each output pixel.
+    upconv.projection.is_upsample_conv : Whether the kernel has equal sums row by row and column by column, too.
+    checkerboard_energy : The pattern that images show.
 
     Notes
     -----
@@ -57,8 +65,7 @@ def phase_gains(weight, stride):
         )
     if weight.dim() != 4:
         raise ValueError(f"weight must have the shape (in, out / groups, kh, kw), not {tuple(weight.shape)}")
-    stride = checked_setting("stride", stride)
-    sh, sw = stride if isinstance(stride, tuple) else (stride, stride)
+    sh, sw = both_axes(checked_setting("stride", stride))
     rows = [weight[:, :, r::sh].sum(dim=2, dtype=weight.dtype) for r in range(sh)]  # each (in, out / groups, kw)
     return torch.stack(
         [torch.stack([row[..., q::sw].sum(dim=-1, dtype=weight.dtype) for q in range(sw)], dim=-1) for row in rows],
@@ -66,7 +73,9 @@ def phase_gains(weight, stride):
     )
 
 
-def checkerboard_energy(images, stride, *, double=False, relative=True):
+def checkerboard_energy(
+    images: torch.Tensor, stride: Int, *, double: bool = False, relative: bool = True
+) -> torch.Tensor:
     """Measure what share of an image's energy is a pattern with the period of the stride: a checkerboard.
 
     Parameters
@@ -94,6 +103,11 @@ def checkerboard_energy(images, stride, *, double=False, relative=True):
         If `images` is not a real tensor, or `stride` not an int.
     ValueError
         If `images` does not have 4 dimensions, is too small or not finite, or `stride` is below 2.
+
+    See Also
+    --------
+    phase_gains : The pattern that a layer's weights draw on a flat input.
+    radial_spectrum : The power at all frequencies.
 
     Notes
     -----
@@ -150,8 +164,8 @@ def checkerboard_energy(images, stride, *, double=False, relative=True):
     return torch.where(total > 0, between / torch.where(total > 0, total, 1), 0).clamp(max=1)
 
 
-def radial_spectrum(images):
-    """Give the power of an image at each spatial frequency, averaged over all directions and channels.
+def radial_spectrum(images: torch.Tensor) -> torch.Tensor:
+    """Return the power of an image at each spatial frequency, averaged over all directions and channels.
 
     Parameters
     ----------
@@ -171,6 +185,10 @@ def radial_spectrum(images):
         If `images` is not a real tensor.
     ValueError
         If `images` does not have 4 dimensions, is too small or not finite.
+
+    See Also
+    --------
+    checkerboard_energy : The share at the frequencies of a stride.
 
     Notes
     -----

@@ -1,9 +1,11 @@
 """From `ConvTranspose2d` back to `Upsample` + `Conv2d`: exact for some kernels, least squares for the rest.
 
-Nearest `Upsample` + `Conv2d` is always a `ConvTranspose2d`; the converse holds for the kernels that chapter 05 of the
-book characterises. `is_upsample_conv` decides. `conv_transpose_to_upsample_conv` is the only call of this package that
+Nearest `Upsample` + `Conv2d` is always a `ConvTranspose2d`; the converse holds for the kernels that the book
+characterises. `is_upsample_conv` decides. `conv_transpose_to_upsample_conv` is the only call of this package that
 may approximate, and it always returns by how much.
 """
+
+from __future__ import annotations
 
 import copy
 import itertools
@@ -27,15 +29,15 @@ from upconv._layers import (
     swapped_channels,
     working_copy,
 )
-from upconv.arithmetic import checked_setting, conv_transpose_output_size
+from upconv.arithmetic import Ints, both_axes, checked_setting, conv_transpose_output_size
 
 __all__ = ["conv_transpose_to_upsample_conv", "is_upsample_conv"]
 
-EXACT = 1e-12  # relative residual below which a float64 kernel counts as reached
+ROUNDING = 1e-12  # what a residual below this is, in float64
 ELEMENTS = 2**24  # of the matrix of windows, at a time
 
 
-def is_upsample_conv(layer, tolerance=1e-6):
+def is_upsample_conv(layer: nn.ConvTranspose2d, tolerance: float = 1e-6) -> bool:
     """Tell whether a transposed convolution is nearest-neighbour `Upsample` + `Conv2d` in disguise.
 
     It is if, and only if, in every row and in every column of its kernel all phases have the same sum.
@@ -61,9 +63,14 @@ def is_upsample_conv(layer, tolerance=1e-6):
     ValueError
         If the layer has hooks, no weights yet, or weights that are complex or not finite, or `tolerance` is negative.
 
+    See Also
+    --------
+    conv_transpose_to_upsample_conv : The two layers, or the nearest to them.
+    upconv.phases.phase_gains : The sums of whole phases, a weaker condition.
+
     Notes
     -----
-    The theorem is chapter 05's. The sums of whole phases over both axes, `upconv.phase_gains`, being equal is weaker.
+    The theorem is the book's. The sums of whole phases over both axes, `upconv.phase_gains`, being equal is weaker.
 
     Examples
     --------
@@ -89,7 +96,13 @@ def is_upsample_conv(layer, tolerance=1e-6):
     return True
 
 
-def conv_transpose_to_upsample_conv(layer, kernel_size=None, mode="nearest", inputs=None, targets=None):
+def conv_transpose_to_upsample_conv(
+    layer: nn.ConvTranspose2d,
+    kernel_size: Ints | None = None,
+    mode: str = "nearest",
+    inputs: torch.Tensor | None = None,
+    targets: torch.Tensor | None = None,
+) -> tuple[nn.Sequential, float]:
     """Write a `torch.nn.ConvTranspose2d` as `Upsample` + `Conv2d`, as nearly as can be, and say how nearly.
 
     Parameters
@@ -115,10 +128,10 @@ def conv_transpose_to_upsample_conv(layer, kernel_size=None, mode="nearest", inp
         zeros, so that the border obeys the layer's own rule. It gives the sizes of `layer(x)`, has parameters of its
         own with the dtype, device, memory format and requires_grad of the layer's, and its train/eval flag. Inputs
         need a batch axis: `Upsample` refuses others.
-    relative_residual : float
-        Norm of the difference over norm of the original (not squared): of the two kernels, without `inputs`; of the
-        outputs and the targets, with them. It is that of the module as returned, its weights rounded to their dtype.
-        Where the norm of the original is 0, it is 0 if the difference is rounding, otherwise infinite.
+    residual : float
+        The norm of the difference over the norm of the original, neither squared: of the kernels, without `inputs`; of
+        the outputs and the targets, with them. It is that of the module as returned, its weights rounded to their
+        dtype. Where the norm of the original is 0, it is 0 if the difference is rounding, otherwise infinite.
 
     Raises
     ------
@@ -129,15 +142,20 @@ def conv_transpose_to_upsample_conv(layer, kernel_size=None, mode="nearest", inp
         inputs, the layer has hooks or no weights yet, its stride is one that Upsample gets wrong, or the pair's weights
         would be too large for its dtype.
 
+    See Also
+    --------
+    is_upsample_conv : Whether that loses nothing.
+    upconv.layers.upsample_conv_to_conv_transpose : The way back, which loses nothing.
+
     Notes
     -----
     If `is_upsample_conv(layer, tolerance=0)`, then a nearest mode with the default kernel size gives the layer itself
     (without `targets`): a residual of rounding alone, below 1e-12 in float64 and about 1e-7 in float32. For random
     kernels the expected square of the residual at the default size is 1 - (k / (k + s - 1))**2 for a convolution of
-    size k and a stride s: 0.4375 for 4 x 4 kernels with stride 2 (chapter 05). A larger `kernel_size` lowers it, but
+    size k and a stride s: 0.4375 for 4 x 4 kernels with stride 2. A larger `kernel_size` lowers it, but
     the pattern that the layer draws on a flat input stays missing.
 
-    Of several such positions of the new kernel the one with the least residual of the kernels is taken, then the most
+    Of several such positions of the new kernel the one with the least residual (of the kernels) is taken, then the most
     central. The fit solves least squares in float64, leaving out singular values below 1e-12 of the largest, or below
     the rounding of the dtypes of the inputs and the layer: what the inputs do not determine stays at the projection.
     Where rounding the weights makes the fit worse than the projection, the projection is returned. Windows of the
@@ -158,8 +176,8 @@ def conv_transpose_to_upsample_conv(layer, kernel_size=None, mode="nearest", inp
     expect(layer, nn.ConvTranspose2d, "layer")
     settings = eval_settings(layer)
     kernel = _kernel(settings)
-    size = _kernel_size(kernel, settings.stride) if kernel_size is None else checked_setting("kernel_size", kernel_size)
-    size = size if isinstance(size, tuple) else (size, size)
+    default = tuple(max(1, extent - s + 1) for extent, s in zip(kernel.shape[2:], settings.stride, strict=True))
+    size = default if kernel_size is None else both_axes(checked_setting("kernel_size", kernel_size))
     if mode not in MODES:
         raise ValueError(f"mode={mode!r} must be one of {', '.join(MODES)}")
     check_nearest(mode, settings.stride, "the pair's Upsample")
@@ -169,14 +187,14 @@ def conv_transpose_to_upsample_conv(layer, kernel_size=None, mode="nearest", inp
         if inputs is None and targets is None:
             return module, _kernel_residual(kernel, height, width, _as_taps(module.conv))
         x, wanted = _data(layer, settings, inputs, targets)
-        scale = (kernel.norm() * x.norm()).item()
-        residual = _output_residual(module, x, wanted, scale)
-        if targets is None and _kernel_residual(kernel, height, width, taps) <= EXACT:
+        magnitude = (kernel.norm() * x.norm()).item()
+        residual = _output_residual(module, x, wanted, magnitude)
+        if targets is None and _kernel_residual(kernel, height, width, taps) <= ROUNDING:
             return module, residual
         projected = copy.deepcopy(module.state_dict())
         dtypes = [value.dtype for value in (inputs, settings.weight) if value.is_floating_point()]
-        _fit(module, settings, taps, x, wanted, max(EXACT, *(torch.finfo(dtype).eps for dtype in dtypes)))
-        fitted = _output_residual(module, x, wanted, scale)
+        _fit(module, settings, taps, x, wanted, max(ROUNDING, *(torch.finfo(dtype).eps for dtype in dtypes)))
+        fitted = _output_residual(module, x, wanted, magnitude)
         if not fitted <= residual:  # also if it is not a number
             module.load_state_dict(projected)
         return module, min(residual, fitted)
@@ -200,10 +218,6 @@ def _kernel(settings):
         if value is not None and not value.isfinite().all():
             raise ValueError(f"layer has a {name} with entries that are infinite or not a number")
     return spread(working_copy(settings.weight), settings.dilation)
-
-
-def _kernel_size(kernel, stride):
-    return tuple(max(1, extent - s + 1) for extent, s in zip(kernel.shape[2:], stride, strict=True))
 
 
 def _places(settings, size, mode, axis):
@@ -278,9 +292,9 @@ def _kernel_residual(kernel, height, width, taps):
     return _ratio((placed - _stamped(taps, height, width)).norm().item(), placed.norm().item())
 
 
-def _ratio(difference, norm, scale=0.0):
+def _ratio(difference, norm, magnitude=0.0):
     if norm == 0:
-        return 0.0 if difference <= EXACT * scale else math.inf
+        return 0.0 if difference <= ROUNDING * magnitude else math.inf
     return difference / norm
 
 
@@ -366,9 +380,9 @@ def _windows(module, images):
     return after_conv(windows.unflatten(2, grid)).movedim(1, -1).flatten(0, 2)
 
 
-def _output_residual(module, inputs, targets, scale):
+def _output_residual(module, inputs, targets, magnitude):
     module = copy.deepcopy(module).to(inputs.dtype)
     differences = [
         (module(images) - wanted).norm() for images, wanted in zip(inputs.split(16), targets.split(16), strict=True)
     ]
-    return _ratio(torch.stack(differences).norm().item(), targets.norm().item(), scale)
+    return _ratio(torch.stack(differences).norm().item(), targets.norm().item(), magnitude)

@@ -4,10 +4,11 @@ A block maps (N, in_channels, H, W) to (N, out_channels, scale * H, scale * W). 
 """
 
 from functools import partial
-from operator import index
 
 import torch
 from torch import nn
+
+from upconv.book.common import checked_int
 
 __all__ = ["BLOCKS", "bilinear_", "icnr_", "upsampling_block"]
 
@@ -55,13 +56,13 @@ def upsampling_block(name, in_channels, out_channels, scale=2):
     """
     if name not in BLOCKS:
         raise ValueError(f"name={name!r} is not a block; expected one of {', '.join(BLOCKS)}")
-    in_channels = _int_of_at_least(1, in_channels=in_channels)
-    out_channels = _int_of_at_least(1, out_channels=out_channels)
-    return BLOCKS[name](in_channels, out_channels, _int_of_at_least(2, scale=scale))
+    in_channels = checked_int("in_channels", in_channels, at_least=1)
+    out_channels = checked_int("out_channels", out_channels, at_least=1)
+    return BLOCKS[name](in_channels, out_channels, checked_int("scale", scale, at_least=2))
 
 
 def icnr_(tensor, scale, initializer=nn.init.kaiming_normal_):
-    """Fill the weight of a Conv2d before `nn.PixelShuffle(scale)` so that the pair starts as nearest upsampling.
+    """Fill the weight of a Conv2d before `nn.PixelShuffle(scale)` so that the two start as nearest upsampling.
 
     The scale**2 kernels that become one output channel start equal. A bias has to start equal in the same groups.
 
@@ -98,7 +99,7 @@ def icnr_(tensor, scale, initializer=nn.init.kaiming_normal_):
     >>> bool((weight[0] == weight[3]).all()), bool((weight[3] == weight[4]).all())
     (True, False)
     """
-    scale = _int_of_at_least(1, scale=scale)
+    scale = checked_int("scale", scale, at_least=1)
     if tensor.dim() != 4 or tensor.shape[0] % scale**2:
         raise ValueError(
             f"tensor must have the shape (out_channels * {scale**2}, in_channels, kh, kw) for scale={scale}, "
@@ -150,7 +151,7 @@ def bilinear_(tensor, stride, initializer=nn.init.kaiming_normal_):
             [3., 9., 9., 3.],
             [1., 3., 3., 1.]])
     """
-    stride = _int_of_at_least(1, stride=stride)
+    stride = checked_int("stride", stride, at_least=1)
     kernel_size = 2 * stride - stride % 2
     if tensor.dim() != 4 or tensor.shape[2:] != (kernel_size, kernel_size):
         raise ValueError(
@@ -226,18 +227,3 @@ BLOCKS = {
     "pixel_shuffle": _pixel_shuffle,
     "pixel_shuffle_icnr": _pixel_shuffle_icnr,
 }
-
-
-def _int_of_at_least(smallest, **argument):
-    """Return the one argument as an int, or say what was wrong with it."""
-    [(name, value)] = argument.items()
-    is_numpys_bool = str(getattr(value, "dtype", "")) == "bool"  # an index before NumPy 2.3
-    try:
-        number = None if isinstance(value, (bool, torch.Tensor)) or is_numpys_bool else index(value)
-    except TypeError:
-        number = None
-    if number is None:
-        raise TypeError(f"{name}={value!r} must be an int of at least {smallest}")
-    if number < smallest:
-        raise ValueError(f"{name}={value!r} must be an int of at least {smallest}")
-    return number

@@ -1,15 +1,16 @@
-"""Checkpoints of a training: everything that its next step depends on, in one safetensors file, written whole."""
+"""Checkpoints of a training: everything that its next step depends on, in one file of `torch.save`, written whole."""
 
 import hashlib
-import json
+import io
 import os
+import pickle
 import warnings
 from pathlib import Path
 from types import MethodType
 
 import torch
 
-from upconv.book.files import cache_folder, write_whole
+from upconv.book.common import cache_folder, write_whole
 
 __all__ = ["checkpoint_path", "load_checkpoint", "run_key", "save_checkpoint"]
 
@@ -21,7 +22,7 @@ def checkpoint_path(name, key):
     ----------
     name : str or os.PathLike
         A path without a suffix; if it is relative, in the folder that the environment variable UPCONV_CHECKPOINTS
-        names, or, if it is not set, in `checkpoints` of :func:`~upconv.book.files.cache_folder`.
+        names, or, if it is not set, in `checkpoints` of :func:`~upconv.book.common.cache_folder`.
     key : str
         Of the run, as of `run_key`.
 
@@ -32,11 +33,11 @@ def checkpoint_path(name, key):
     Examples
     --------
     >>> checkpoint_path("unet", "0123456789abcdef" * 4).name
-    'unet-0123456789abcdef.safetensors'
+    'unet-0123456789abcdef.pt'
     """
     chosen = os.environ.get("UPCONV_CHECKPOINTS")
     path = (Path(chosen).expanduser() if chosen else cache_folder() / "checkpoints") / name
-    return path.with_name(f"{path.name}-{key[:16]}.safetensors")
+    return path.with_name(f"{path.name}-{key[:16]}.pt")
 
 
 def run_key(model, tensors, settings):
@@ -96,21 +97,22 @@ def save_checkpoint(path, key, model, optimizer, scaler, losses):
     Notes
     -----
     The states of PyTorch's global generators belong to it, for layers that draw random numbers, such as dropout. The
-    format is https://github.com/huggingface/safetensors, which holds tensors and text, and runs no code when read.
+    last 32 bytes of the file are the SHA-256 of those before: a zip file has check sums of what is in it, and none of
+    its directory, and `torch.load` looks at neither.
     """
-    from safetensors.torch import save  # noqa: PLC0415 - only long trainings need it
-
-    held = {f"model.{name}": tensor for name, tensor in _state(model).items()}
-    held.update({f"buffer.{name}": tensor for name, tensor in _other_buffers(model).items()})
-    for index, values in optimizer.state_dict()["state"].items():
-        held.update({f"optimizer.{index}.{name}": tensor for name, tensor in values.items()})
-    held["losses"] = torch.tensor(losses, dtype=torch.float64)
-    held["generator.cpu"] = torch.get_rng_state()
-    held.update({f"generator.{index}": state for index, state in enumerate(torch.cuda.get_rng_state_all())})
-    held = {name: _plain(tensor) for name, tensor in held.items()}
-    text = {"run": key, "scaler": json.dumps(scaler.state_dict())}
-    content = save(held, metadata={**text, "sha256": _digest(str(text), held)})
-    write_whole(Path(path), lambda file: file.write(content))
+    held = {
+        "run": key,
+        "model": model.state_dict(),
+        "buffers": _other_buffers(model),
+        "optimizer": optimizer.state_dict(),
+        "scaler": scaler.state_dict(),
+        "losses": losses,
+        "generators": [torch.get_rng_state(), *torch.cuda.get_rng_state_all()],
+    }
+    buffer = io.BytesIO()
+    torch.save(held, buffer)
+    content = buffer.getvalue()
+    write_whole(Path(path), lambda file: file.write(content + hashlib.sha256(content).digest()))
 
 
 def load_checkpoint(path, key, model, optimizer, scaler):
@@ -135,47 +137,37 @@ def load_checkpoint(path, key, model, optimizer, scaler):
     UserWarning
         If the file is damaged or another run's. Nothing is changed then, and the training begins anew.
     """
-    from safetensors import SafetensorError, safe_open  # noqa: PLC0415 - only long trainings need it
-
     if not Path(path).is_file():
         return []
     try:
-        with safe_open(path, framework="pt") as file:
-            text, held = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        if text.pop("sha256") != _digest(str({name: text[name] for name in ("run", "scaler")}), held):
-            raise ValueError("its content is not what was written")
-        if text["run"] != key:
+        whole = Path(path).read_bytes()
+        content, digest = whole[:-32], whole[-32:]
+        if hashlib.sha256(content).digest() != digest:
+            raise ValueError("it is not what was written")
+        held = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        if held["run"] != key:
             raise ValueError("it is another run's")
-    except (OSError, KeyError, AttributeError, ValueError, SafetensorError) as error:
+    except (OSError, LookupError, ValueError, RuntimeError, pickle.UnpicklingError) as error:
         warnings.warn(f"{path}: not a checkpoint of this run ({error}); it begins anew", stacklevel=3)
         return []
-    states = {"model": {}, "buffer": {}, "optimizer": {}, "generator": {}}
-    losses = held.pop("losses").tolist()
-    for name, tensor in held.items():
-        part, _, rest = name.partition(".")
-        states[part][rest] = tensor
-    model.load_state_dict(states["model"])
+    model.load_state_dict(held["model"])
     for name, buffer in _other_buffers(model).items():
-        buffer.copy_(states["buffer"][name])
-    of_parameters = {}
-    for name, tensor in states["optimizer"].items():
-        index, _, entry = name.partition(".")
-        of_parameters.setdefault(int(index), {})[entry] = tensor
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": of_parameters})
-    scaler.load_state_dict(json.loads(text["scaler"]))
-    torch.set_rng_state(states["generator"].pop("cpu"))
-    for index, state in states["generator"].items():
-        if int(index) < torch.cuda.device_count():
-            torch.cuda.set_rng_state(state, int(index))
-    return losses
+        buffer.copy_(held["buffers"][name])
+    optimizer.load_state_dict(held["optimizer"])
+    scaler.load_state_dict(held["scaler"])
+    here, *of_gpus = held["generators"]
+    torch.set_rng_state(here)
+    for index, state in enumerate(of_gpus[: torch.cuda.device_count()]):
+        torch.cuda.set_rng_state(state, index)
+    return held["losses"]
 
 
 def _state(model):
-    """Give a model's state_dict; safetensors holds tensors alone."""
+    """Give a model's state_dict, which must hold tensors alone: their values are the same in every process."""
     state = model.state_dict()
     other = [name for name, value in state.items() if not isinstance(value, torch.Tensor)]
     if other:
-        raise TypeError(f"a checkpoint holds tensors, and the state of this model has others: {', '.join(other)}")
+        raise TypeError(f"a run is told by tensors, and the state of this model has others: {', '.join(other)}")
     return state
 
 
@@ -217,10 +209,5 @@ def _digest(text, tensors):
     total = hashlib.sha256(text.encode())
     for name, tensor in sorted(tensors.items()):
         total.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        total.update(_plain(tensor).flatten().view(torch.uint8).numpy().data)
+        total.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return total.hexdigest()
-
-
-def _plain(tensor):
-    """Copy a tensor to where files are written from; tensors that share memory become separate."""
-    return tensor.detach().to("cpu", copy=True).contiguous()

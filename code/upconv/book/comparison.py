@@ -12,33 +12,37 @@ import pandas as pd
 import torch
 from scipy.stats import false_discovery_control, ttest_1samp
 
-from upconv.book.results import paired, read_results
+from upconv.book.common import check_choice
+from upconv.book.results import by_seed, read_results
 from upconv.book.training import train
 
 __all__ = [
     "COMPARISONS",
     "LEARNING_RATES",
     "REFERENCE",
+    "SIGNS",
     "WARMUP",
+    "as_table",
     "chosen_learning_rates",
     "compare_with_reference",
-    "comparison_settings",
-    "comparison_table",
     "equal_time_steps",
-    "fit",
     "matched_channels",
-    "of_comparison",
-    "run_comparison",
+    "protocol_of",
+    "run_setting",
+    "runs_of",
+    "settings_of",
+    "train_by_protocol",
 ]
 
 COMPARISONS = ("channels", "parameters", "time")
 REFERENCE = "nearest_conv_3x3"  # the block that the others are matched to and compared with
 LEARNING_RATES = (0.004, 0.008, 0.016, 0.032)
 WARMUP = 100  # steps
+SIGNS = {"more": "+", "less": "−", "no difference": "="}  # of a verdict
 EARLY = (0, 20, 200)  # steps after which a run is measured, beside the last
 
 
-def fit(model, images, targets, **options):
+def train_by_protocol(model, images, targets, **options):
     """Train a model as every comparison does.
 
     The learning rate rises over `WARMUP` steps and falls to 0 at the end, and the weights are laid out in memory as
@@ -63,7 +67,7 @@ def fit(model, images, targets, **options):
 
 
 def matched_channels(task, upsampling, tier="mini"):
-    """Scale a decoder's channels so that it has as many parameters as the reference.
+    """Multiply a decoder's channels so that it has as many parameters as the reference.
 
     Parameters
     ----------
@@ -170,12 +174,12 @@ def _of_task(name, task, tier, measure, others):
     if not np.isfinite(table[measure]).all() or steps > 1 or sorted(found) != sorted(expected) or table.empty:
         raise ValueError(
             f"{name}.csv has not every block of the task {task.name!r} once for each seed, or a value that is not "
-            f"finite; run code/tools/sweep_{name}.py, or remove the table and run it"
+            f"finite; run `python -m tools.sweeps {name}`, or remove the table and run it"
         )
     return table
 
 
-def comparison_settings(task, tier="mini", comparisons=COMPARISONS):
+def settings_of(task, tier="mini", comparisons=COMPARISONS):
     """List the runs of a task: every block in every comparison; one run serves all comparisons that it fits.
 
     Parameters
@@ -218,7 +222,30 @@ def comparison_settings(task, tier="mini", comparisons=COMPARISONS):
     ]
 
 
-def run_comparison(
+def protocol_of(task, setting, tier):
+    """List what decides a run of `run_setting` beside its settings.
+
+    Parameters
+    ----------
+    task : upconv.book.tasks.Task
+    setting : dict
+        As of `settings_of`.
+    tier : str
+
+    Returns
+    -------
+    dict
+        Of what JSON has: as of `upconv.book.tasks.Task.protocol`, and the schedule of `train_by_protocol`.
+    """
+    decides = task.protocol(setting["upsampling"], _widths(setting["channels"]), tier)
+    return {**decides, "optimizer": "Adam", "warmup": WARMUP, "decay": "to 0", "measured": EARLY}
+
+
+def _widths(channels):
+    return tuple(int(number) for number in channels.split())
+
+
+def run_setting(
     task, comparisons, upsampling, channels, steps, batch_size, learning_rate, *, seed, tier="mini", device="cpu"
 ):
     """Make one run of a comparison: train a network, measure it on the test images.
@@ -227,7 +254,7 @@ def run_comparison(
     ----------
     task : upconv.book.tasks.Task
     comparisons, upsampling, channels, steps, batch_size, learning_rate
-        As of `comparison_settings`.
+        As of `settings_of`.
     seed : int
         Of the weights and of the order of the images.
     tier : str
@@ -238,7 +265,7 @@ def run_comparison(
     Returns
     -------
     dict of str to float
-        `parameters` and `macs` (for one image) of the decoder; then what the task's `quality` gives, after 0, 20, 200
+        `parameters` and `macs` (for one image) of the decoder; then what the task's `measures` gives, after 0, 20, 200
         and all steps (`psnr_0`, `psnr_20`, `psnr_200`, `psnr_end` and so on), the early ones if there are so many
         steps; and its score (`psnr_training`) at the end on as many training images as there are test images.
 
@@ -248,7 +275,7 @@ def run_comparison(
         If the training breaks off.
     """
     torch.manual_seed(seed)
-    model = task.build(upsampling, tuple(int(number) for number in channels.split()), tier)
+    model = task.build(upsampling, _widths(channels), tier)
     parameters, macs = task.parameters_and_macs(model)
     measures = {"parameters": parameters, "macs": macs}
 
@@ -256,7 +283,7 @@ def run_comparison(
         for name in [step] * (step in EARLY) + ["end"] * (step == steps):
             measures.update({f"{measure}_{name}": value for measure, value in task.measure(model, tier=tier).items()})
 
-    fit(
+    train_by_protocol(
         model,
         *task.data("train", tier),
         steps=steps,
@@ -272,7 +299,7 @@ def run_comparison(
     return measures
 
 
-def of_comparison(table, comparison):
+def runs_of(table, comparison):
     """Select the runs of one comparison: one for every block and seed.
 
     Parameters
@@ -291,18 +318,17 @@ def of_comparison(table, comparison):
     ValueError
         If there is no such comparison.
     """
-    if comparison not in COMPARISONS:
-        raise ValueError(f"comparison={comparison!r} must be one of {', '.join(COMPARISONS)}")
+    check_choice("comparison", comparison, COMPARISONS)
     return table[[comparison in names.split() for names in table["comparisons"]]]
 
 
 def compare_with_reference(table, measure, reference=REFERENCE, *, by="upsampling"):
-    """Compare every setting with one of them, pair by pair, and say which differences stand.
+    """Compare every setting with one of them, seed by seed, and say which differences stand.
 
     Parameters
     ----------
     table : pandas.DataFrame
-        One run for every setting and seed, as of `of_comparison`.
+        One run for every setting and seed, as of `runs_of`.
     measure : str
         A column of numbers.
     reference : str
@@ -320,7 +346,7 @@ def compare_with_reference(table, measure, reference=REFERENCE, *, by="upsamplin
     Raises
     ------
     ValueError
-        As `upconv.book.results.compare`, and if there is nothing to compare the reference with.
+        As `upconv.book.results.paired_bootstrap`, and if there is nothing to compare the reference with.
 
     Notes
     -----
@@ -341,7 +367,7 @@ def compare_with_reference(table, measure, reference=REFERENCE, *, by="upsamplin
     rows = {}
     for name in table[by].unique():
         if name != reference:
-            one, other = paired(table, measure, name, reference, by=by)
+            one, other = by_seed(table, measure, name, reference, by=by)
             difference = np.where(np.isclose(one, other, rtol=1e-9, atol=0), 0.0, one - other)
             if difference.any():
                 found = ttest_1samp(difference, 0)
@@ -361,13 +387,13 @@ def compare_with_reference(table, measure, reference=REFERENCE, *, by="upsamplin
     return result
 
 
-def comparison_table(table, measures, base_lines=None, *, floor=None, reference=REFERENCE, by="upsampling"):
+def as_table(table, measures, base_lines=None, *, floor=None, reference=REFERENCE, by="upsampling"):
     """Lay out one comparison for readers: what each decoder costs, its measures, which differences stand.
 
     Parameters
     ----------
     table : pandas.DataFrame
-        One run for every setting and seed, as of `of_comparison`.
+        One run for every setting and seed, as of `runs_of`.
     measures : dict of str to (str, str)
         For every column that is shown, its title and its number format, such as ("PSNR, dB", ".2f").
     base_lines : dict of str to dict, optional
@@ -417,9 +443,9 @@ def comparison_table(table, measures, base_lines=None, *, floor=None, reference=
         signs = {}
         if reference in judged and len(judged) > 1:
             verdicts = compare_with_reference(table[table[by].isin(judged)], measure, reference, by=by)["verdict"]
-            signs = verdicts.map({"more": " +", "less": " −", "no difference": " ="}).to_dict()
+            signs = verdicts.map(SIGNS).to_dict()
         for name, values in table.groupby(by, sort=False)[measure]:
-            text = f"{values.mean():{form}} ± {values.std():{form}}{signs.get(name, '')}"
+            text = f"{values.mean():{form}} ± {values.std():{form}} {signs.get(name, '')}".rstrip()
             rows[name][title] = text.replace(" ", "\N{NO-BREAK SPACE}").replace("-", "\N{MINUS SIGN}")
         for line, values in base_lines.items():
             shown = format(values[measure], form).replace("-", "\N{MINUS SIGN}") if measure in values else ""

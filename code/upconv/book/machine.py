@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 import torch
 
+from upconv.book.common import check_choice
+
 __all__ = ["Machine", "autocast_dtype", "default_device", "default_tier", "seeded", "this_machine"]
 
 TIERS = ("mini", "full")
@@ -80,8 +82,8 @@ def default_tier():
     True
     """
     forced = os.environ.get("UPCONV_TIER")
-    if forced and forced not in TIERS:
-        raise ValueError(f'UPCONV_TIER={forced!r} must be "mini" or "full"')
+    if forced:
+        check_choice("UPCONV_TIER", forced, TIERS)
     return forced or ("mini" if default_device().type == "cpu" else "full")
 
 

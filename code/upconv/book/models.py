@@ -10,7 +10,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from upconv.book.blocks import _int_of_at_least, upsampling_block
+from upconv.book.blocks import upsampling_block
+from upconv.book.common import checked_int
 
 __all__ = ["ODD_SIZES", "Autoencoder", "SuperResolution", "UNet"]
 
@@ -62,9 +63,9 @@ class Autoencoder(nn.Module):
 
     def __init__(self, upsampling="nearest_conv_3x3", code_size=64, channels=(8, 16, 64), decoder_channels=None):
         super().__init__()
-        code_size = _int_of_at_least(1, code_size=code_size)
+        code_size = checked_int("code_size", code_size, at_least=1)
         where = "the channels at 16 x 16, 8 x 8 and 4 x 4 pixels"
-        c16, c8, c4 = _three_channels(where, channels=channels)
+        c16, c8, c4 = _channels(where, 3, channels=channels)
         self.code_size = code_size
         self.encoder = nn.Sequential(
             OrderedDict(
@@ -80,7 +81,7 @@ class Autoencoder(nn.Module):
             )
         )
         if decoder_channels is not None:
-            c16, c8, c4 = _three_channels(where, decoder_channels=decoder_channels)
+            c16, c8, c4 = _channels(where, 3, decoder_channels=decoder_channels)
         linear = nn.Linear(code_size, c4 * 4 * 4)
         conv = nn.Conv2d(c16, 1, kernel_size=3, padding=1)
         self.decoder = nn.Sequential(
@@ -181,7 +182,7 @@ class SuperResolution(nn.Module):
 
     def __init__(self, upsampling="nearest_conv_3x3", channels=(32, 16, 8)):
         super().__init__()
-        c1, c2, c4 = _three_channels("the channels at 1, 2 and 4 times the input's size", channels=channels)
+        c1, c2, c4 = _channels("the channels at 1, 2 and 4 times the input's size", 3, channels=channels)
         conv1 = nn.Conv2d(1, c1, kernel_size=3, padding=1)
         conv2 = nn.Conv2d(c1, c1, kernel_size=3, padding=1)
         conv3 = nn.Conv2d(c4, 1, kernel_size=3, padding=1)
@@ -293,10 +294,10 @@ class UNet(nn.Module):
         if decoder_channels is None:
             decoder_channels = channels[:-1]
         decoder_channels = _channels("one for each doubling", depth, decoder_channels=decoder_channels)
-        skips = depth if skips is None else _int_of_at_least(0, skips=skips)
+        skips = depth if skips is None else checked_int("skips", skips, at_least=0)
         if skips > depth:
             raise ValueError(f"skips={skips} must be at most {depth}, the number of doublings")
-        in_channels = _int_of_at_least(1, in_channels=in_channels)
+        in_channels = checked_int("in_channels", in_channels, at_least=1)
         self.channels, self.odd_sizes, self.minimum_size = channels, odd_sizes, 2**depth
         self._check_remedy()
         self.encoder = nn.Sequential(
@@ -305,7 +306,8 @@ class UNet(nn.Module):
                 for level, (before, after) in enumerate(zip((in_channels, *channels), channels, strict=False))
             )
         )
-        self.decoder = _UNetDecoder(upsampling, channels, decoder_channels, skips, _int_of_at_least(1, classes=classes))
+        classes = checked_int("classes", classes, at_least=1)
+        self.decoder = _UNetDecoder(upsampling, channels, decoder_channels, skips, classes)
 
     def _check_remedy(self):
         if self.odd_sizes not in ODD_SIZES:
@@ -414,15 +416,10 @@ def _doubled(block, x, size, odd_sizes):
     )
 
 
-def _three_channels(meaning, **argument):
-    """Return the one argument as three ints, or say what was wrong with it."""
-    return _channels(meaning, 3, **argument)
-
-
 def _channels(meaning, number, **argument):
     """Return the one argument as so many ints (None: two or more), or say what was wrong with it."""
     [(name, channels)] = argument.items()
     fits = isinstance(channels, (tuple, list)) and (len(channels) > 1 if number is None else len(channels) == number)
     if not fits:
         raise ValueError(f"{name}={channels!r} must be {number or 'at least 2'} ints: {meaning}")
-    return tuple(_int_of_at_least(1, **{f"{name}[{i}]": number}) for i, number in enumerate(channels))
+    return tuple(checked_int(f"{name}[{i}]", number, at_least=1) for i, number in enumerate(channels))

@@ -1,7 +1,7 @@
 """The tables of the sweeps in `data/results`, and how two settings of one are compared.
 
 Runs of one seed see the same data in the same order and, where their shapes agree, start alike outside what is
-compared; so they are compared pair by pair. For many settings at once see `upconv.book.comparison`.
+compared; so they are compared seed by seed. For many settings at once see `upconv.book.comparison`.
 """
 
 from typing import NamedTuple
@@ -12,11 +12,11 @@ from scipy.stats import bootstrap
 
 from upconv.book.data import committed_file
 
-__all__ = ["Difference", "compare", "paired", "read_results", "summary"]
+__all__ = ["Difference", "by_seed", "paired_bootstrap", "read_results", "summary"]
 
 
 class Difference(NamedTuple):
-    """How two settings differ in a measure, over pairs of runs with the same seed.
+    """How two settings differ in a measure, seed by seed.
 
     `mean` and `std` (with n - 1) are those of the `n` differences, `low` and `high` the ends of the 95% bootstrap
     interval of their mean. `verdict` is "no difference" if the interval contains 0, otherwise "more" or "less".
@@ -96,13 +96,13 @@ def summary(table, measures, by):
     return table.groupby(by, sort=False)[list(measures)].agg(["mean", "std"])
 
 
-def paired(table, measure, one, other, *, by, seed="seed"):
-    """Give the values of two settings in a measure, pair by pair, in the order of the seeds.
+def by_seed(table, measure, one, other, *, by, seed="seed"):
+    """Give the values of two settings in a measure, seed by seed.
 
     Parameters
     ----------
     table, measure, one, other, by, seed
-        As of `compare`.
+        As of `paired_bootstrap`.
 
     Returns
     -------
@@ -111,7 +111,7 @@ def paired(table, measure, one, other, *, by, seed="seed"):
     Raises
     ------
     ValueError
-        As of `compare`.
+        As of `paired_bootstrap`.
     """
     columns = []
     for value in (one, other):
@@ -134,8 +134,8 @@ def paired(table, measure, one, other, *, by, seed="seed"):
     return values
 
 
-def compare(table, measure, one, other, *, by, seed="seed"):
-    """Compare two settings in a measure, pair by pair: `one` minus `other`.
+def paired_bootstrap(table, measure, one, other, *, by, seed="seed"):
+    """Compare two settings in a measure, seed by seed: `one` minus `other`.
 
     Parameters
     ----------
@@ -170,10 +170,10 @@ def compare(table, measure, one, other, *, by, seed="seed"):
     Examples
     --------
     >>> runs = pd.DataFrame({"upsampling": ["a", "b", "a", "b"], "seed": [0, 0, 1, 1], "psnr": [1.0, 4.0, 3.0, 4.0]})
-    >>> print(compare(runs, "psnr", "a", "b", by="upsampling"))
+    >>> print(paired_bootstrap(runs, "psnr", "a", "b", by="upsampling"))
     -2 ± 1.4 (95%: -3 to -1, 2 seeds): less
     """
-    first, second = paired(table, measure, one, other, by=by, seed=seed)
+    first, second = by_seed(table, measure, one, other, by=by, seed=seed)
     differences = first - second
     interval = bootstrap(
         (differences,), np.mean, method="percentile", n_resamples=9999, rng=np.random.default_rng(0)

@@ -1,7 +1,7 @@
 """What the book trains its decoders for, each with all that a run needs but the upsampling.
 
 Fashion-MNIST's images, 28 x 28, can be halved only twice, so networks see them in a frame of zeros, 32 x 32. No measure
-counts the frame. Whoever changes a tier removes its tables in `data/results`: they do not name the channels.
+counts the frame. A table in `data/results` carries a hash of `Task.protocol`, so a changed task is noticed there.
 """
 
 import math
@@ -16,22 +16,26 @@ from torch.nn import functional as F
 from torch.utils._pytree import tree_map
 from torch.utils.flop_counter import FlopCounterMode
 
-from upconv.book.blocks import BLOCKS, _int_of_at_least
-from upconv.book.data import SCENE_CLASSES, fashion_mnist, garment_scenes, oxford_pets
+from upconv.book import pets, scenes
+from upconv.book.blocks import BLOCKS
+from upconv.book.common import DELAY, checked_int, mode, progress_bar
+from upconv.book.data import FULL_SHA256, MINI_SHA256, fashion_mnist
 from upconv.book.models import Autoencoder, SuperResolution, UNet
-from upconv.book.training import DELAY, _bar, _mode, psnr, reconstruct
+from upconv.book.training import psnr, reconstruct
 from upconv.phases import checkerboard_energy
 
 __all__ = [
     "AUTOENCODER",
+    "FASHION_MNIST",
     "SUPER_RESOLUTION",
     "TASKS",
     "UNET",
     "Task",
     "boundary",
-    "quality",
-    "segmentation_quality",
+    "image_measures",
+    "segmentation_measures",
     "unet_with_skips",
+    "weight_shapes",
     "without_frame",
 ]
 
@@ -42,9 +46,10 @@ class Task(NamedTuple):
     `tiers` gives, for "mini" and "full", the channels of the network and the steps and batch size of its training.
     `build(upsampling, channels, tier)` makes the network, with these channels in its decoder; `data(split, tier)` the
     images that it is given and what it should make of them; `decoder(model)` the part in which two networks may differ,
-    and an example of its input; `quality(made, wanted)` what is measured. Learning rates are chosen by the measure
+    and an example of its input; `measures(made, wanted)` what is measured. Learning rates are chosen by the measure
     `score`, among the rates with which no run ends more than `broken` below the best of its block; `withdrawn` are
-    further pairs of tier and rate that are not offered. `blocks` are compared, all with one another.
+    further (tier, rate) that are not offered. `blocks` are compared, all with one another. `sources` says for each tier
+    what the images are made from.
     """
 
     name: str
@@ -52,21 +57,33 @@ class Task(NamedTuple):
     build: object
     data: object
     decoder: object
-    quality: object
+    measures: object
     score: str = "psnr"
     broken: float = 5.0
     withdrawn: tuple = ()
     blocks: tuple = tuple(BLOCKS)
+    sources: dict | None = None
 
     def measure(self, model, split="test", tier="mini", part=slice(None)):
-        """Measure a model by the task's `quality` on a split's images, or on a slice of them.
+        """Measure a model by the task's `measures` on a split's images, or on a slice of them.
 
         Returns
         -------
         dict of str to float
         """
         inputs, targets = self.data(split, tier)
-        return self.quality(reconstruct(model, inputs[part]), targets[part])
+        return self.measures(reconstruct(model, inputs[part]), targets[part])
+
+    def protocol(self, upsampling, channels, tier):
+        """List what decides a run beside its settings: the network and the images.
+
+        Returns
+        -------
+        dict
+            Of what JSON has.
+        """
+        network = weight_shapes(lambda: self.build(upsampling, channels, tier))
+        return {"task": self.name, "network": network, "images": self.sources[tier]}
 
     def parameters_and_macs(self, model):
         """Count a decoder's parameters, and its multiply-accumulates for one image (a U-Net's: of 32 x 32 pixels).
@@ -79,12 +96,28 @@ class Task(NamedTuple):
         """
         decoder, example = self.decoder(model)
         example = tree_map(lambda tensor: tensor.to(next(decoder.parameters())), example)
-        with FlopCounterMode(display=False) as counter, torch.no_grad(), _mode(decoder, training=False):
+        with FlopCounterMode(display=False) as counter, torch.no_grad(), mode(decoder, training=False):
             decoder(example)
         return sum(parameter.numel() for parameter in decoder.parameters()), counter.get_total_flops() // 2
 
 
-def quality(images, reference):
+def weight_shapes(build):
+    """List the shapes of a network's weights by name; nothing is drawn.
+
+    Parameters
+    ----------
+    build : callable
+        Makes the network.
+
+    Returns
+    -------
+    dict of str to list of int
+    """
+    with torch.device("meta"):
+        return {name: list(tensor.shape) for name, tensor in build().state_dict().items()}
+
+
+def image_measures(images, reference):
     """Measure images against the ones that they should be; each measure is the mean over the images.
 
     Parameters
@@ -95,10 +128,10 @@ def quality(images, reference):
     Returns
     -------
     dict of str to float
-        `mse`; `psnr` in dB; `ssim`, the structural similarity, at most 1; and of the images alone `energy`, the
-        checkerboard energy at stride 2, `double`, the same at the doubled period (that of two stacked layers),
-        `pattern`, the mean square of the pattern at stride 2, and `average`, the energy of the mean of all images, in
-        which what single images show by chance cancels.
+        `mse`; `psnr` in dB; `ssim`, the structural similarity, at most 1; and of the images alone `share`, the
+        share of an image's energy that is a pattern at stride 2, `share_double`, the same at the doubled period
+        (that of two stacked layers), `pattern`, the mean square of the pattern at stride 2, and
+        `share_of_mean`, the share in the mean of all images, in which what single images show by chance cancels.
 
     Raises
     ------
@@ -115,14 +148,14 @@ def quality(images, reference):
     Examples
     --------
     >>> images = torch.rand(2, 1, 16, 16, generator=torch.Generator().manual_seed(0))
-    >>> found = quality(images, images)
+    >>> found = image_measures(images, images)
     >>> found["mse"], found["psnr"], round(found["ssim"], 6)
     (0.0, inf, 1.0)
     """
     decibels = psnr(images, reference).mean().item()  # refuses other types and shapes
     images, reference = (_as_doubles(some) for some in (images, reference))
     similarity = []
-    with _bar(len(images), "SSIM", "image", delay=DELAY) as bar:
+    with progress_bar(len(images), "SSIM", unit="image", delay=DELAY) as bar:
         for one, other in zip(images.flatten(0, 1).numpy(), reference.flatten(0, 1).numpy(), strict=True):
             source = dict(gaussian_weights=True, sigma=1.5, use_sample_covariance=False)  # the settings of the paper
             similarity.append(structural_similarity(one, other, data_range=1, **source))
@@ -131,10 +164,10 @@ def quality(images, reference):
         "mse": (images - reference).square().mean().item(),
         "psnr": decibels,
         "ssim": float(sum(similarity) / len(similarity)),
-        "energy": checkerboard_energy(images, stride=2).mean().item(),
-        "double": checkerboard_energy(images, stride=2, double=True).mean().item(),
+        "share": checkerboard_energy(images, stride=2).mean().item(),
+        "share_double": checkerboard_energy(images, stride=2, double=True).mean().item(),
         "pattern": checkerboard_energy(images, stride=2, relative=False).mean().item(),
-        "average": checkerboard_energy(images.mean(dim=0, keepdim=True), stride=2).item(),
+        "share_of_mean": checkerboard_energy(images.mean(dim=0, keepdim=True), stride=2).item(),
     }
 
 
@@ -160,7 +193,7 @@ def without_frame(images):
     return images if size == (28, 28) else images[..., 2:-2, 2:-2]
 
 
-def segmentation_quality(logits, masks, thickness=None):
+def segmentation_measures(logits, masks, thickness=None):
     """Measure a segmentation against the classes that the pixels have, over all images together.
 
     Parameters
@@ -198,7 +231,7 @@ def segmentation_quality(logits, masks, thickness=None):
     --------
     >>> masks = torch.zeros(1, 4, 4, dtype=torch.int64)
     >>> masks[0, 1:3, 1:3] = 1
-    >>> found = segmentation_quality(torch.stack([torch.ones(1, 4, 4), torch.zeros(1, 4, 4)], dim=1), masks)
+    >>> found = segmentation_measures(torch.stack([torch.ones(1, 4, 4), torch.zeros(1, 4, 4)], dim=1), masks)
     >>> found["accuracy"], found["iou"], found["foreground_iou"]
     (0.75, 0.375, 0.0)
     """
@@ -221,9 +254,9 @@ def segmentation_quality(logits, masks, thickness=None):
 
     each, edges = [], []
     for number in range(classes):
-        pair = found == number, truth == number
-        each.append(overlap(*pair))
-        edges.append(overlap(*(boundary(one, thickness) for one in pair)))
+        both = found == number, truth == number
+        each.append(overlap(*both))
+        edges.append(overlap(*(boundary(one, thickness) for one in both)))
     foreground = found > 0, truth > 0
     measures = {
         "accuracy": (found == truth).mean(),
@@ -261,7 +294,7 @@ def boundary(regions, thickness=1):
     >>> int(boundary(np.ones((5, 6), bool)).sum())
     18
     """
-    thickness = _int_of_at_least(1, thickness=thickness)
+    thickness = checked_int("thickness", thickness, at_least=1)
     square = (1,) * (regions.ndim - 2) + (2 * thickness + 1,) * 2
     inside = minimum_filter(regions.astype(np.uint8), square, mode="constant", cval=0)  # an erosion, done by axes
     return regions & (inside == 0)
@@ -272,8 +305,18 @@ def _as_doubles(images):
     return images.double() / 255 if images.dtype == torch.uint8 else images.double()
 
 
+AUTOENCODER_TIERS = {
+    "mini": dict(channels=(8, 16, 64), steps=6000, batch_size=16),
+    "full": dict(channels=(32, 64, 128), steps=40000, batch_size=64),
+}
+UNET_TIERS = {
+    "mini": dict(encoder=(8, 16, 32), channels=(8, 16), steps=4000, batch_size=8),
+    "full": dict(encoder=(32, 64, 128, 256), channels=(32, 64, 128), steps=20000, batch_size=32),
+}
+
+
 def _autoencoder(upsampling, channels, tier):
-    return Autoencoder(upsampling, channels=AUTOENCODER.tiers[tier]["channels"], decoder_channels=channels)
+    return Autoencoder(upsampling, channels=AUTOENCODER_TIERS[tier]["channels"], decoder_channels=channels)
 
 
 def _super_resolution(upsampling, channels, tier):
@@ -281,11 +324,11 @@ def _super_resolution(upsampling, channels, tier):
 
 
 def _unet(upsampling, channels, tier, skips=None):
-    plain = UNET.tiers[tier]
+    plain = UNET_TIERS[tier]
     return UNet(
         upsampling,
         in_channels=1 if tier == "mini" else 3,
-        classes=len(SCENE_CLASSES) if tier == "mini" else 2,
+        classes=len(scenes.SCENE_CLASSES) if tier == "mini" else 2,
         channels=plain["encoder"],
         decoder_channels=channels,
         skips=skips,
@@ -297,16 +340,19 @@ def _unet_decoder(model):
     return model.decoder, [torch.zeros(1, n, size, size) for n, size in zip(model.channels, sizes, strict=True)]
 
 
+SCENES = {"train": 4000, "test": 500}
+
+
 @lru_cache(maxsize=2)
 def _segmentation(split, tier):
     if tier == "mini":
-        return garment_scenes(split, 4000 if split == "train" else 500)
-    images, masks = oxford_pets(split)
+        return scenes.garment_scenes(split, SCENES[split])
+    images, masks = pets.oxford_pets(split)
     return images, (masks > 0).long()  # the rim belongs to the pet
 
 
-def _image_quality(images, reference):
-    return quality(without_frame(images), without_frame(reference))
+def _inside_frame(images, reference):
+    return image_measures(without_frame(images), without_frame(reference))
 
 
 def _reconstruction(split, tier):
@@ -320,16 +366,16 @@ def _enlargement(split, tier):
     return F.avg_pool2d(large.float() / 255, kernel_size=4), large
 
 
+FASHION_MNIST = {"mini": MINI_SHA256, "full": FULL_SHA256}
+
 AUTOENCODER = Task(
     name="autoencoder",
-    tiers={
-        "mini": dict(channels=(8, 16, 64), steps=6000, batch_size=16),
-        "full": dict(channels=(32, 64, 128), steps=40000, batch_size=64),
-    },
+    tiers=AUTOENCODER_TIERS,
     build=_autoencoder,
     data=_reconstruction,
     decoder=lambda model: (model.decoder, torch.zeros(1, model.code_size)),
-    quality=_image_quality,
+    measures=_inside_frame,
+    sources=FASHION_MNIST,
 )
 SUPER_RESOLUTION = Task(
     name="super_resolution",
@@ -340,21 +386,20 @@ SUPER_RESOLUTION = Task(
     build=_super_resolution,
     data=_enlargement,
     decoder=lambda model: (model, torch.zeros(1, 1, 8, 8)),
-    quality=_image_quality,
+    measures=_inside_frame,
+    sources=FASHION_MNIST,
     withdrawn=(("mini", 0.016),),  # nearest_conv_3x3, seed 0, ended at 9.5 dB, as the mean image would
 )
 UNET = Task(
     name="unet",
-    tiers={
-        "mini": dict(encoder=(8, 16, 32), channels=(8, 16), steps=4000, batch_size=8),
-        "full": dict(encoder=(32, 64, 128, 256), channels=(32, 64, 128), steps=20000, batch_size=32),
-    },
+    tiers=UNET_TIERS,
     build=_unet,
     data=_segmentation,
     decoder=_unet_decoder,
-    quality=segmentation_quality,
+    measures=segmentation_measures,
     score="iou",
     broken=0.15,
+    sources={"mini": [MINI_SHA256, scenes.TEXTURES, SCENES], "full": [pets.MD5, pets.DECODING]},
     blocks=(
         "conv_transpose_2x2",
         "conv_transpose_4x4",

@@ -5,22 +5,19 @@ every pixel. A model computes in its own dtype.
 """
 
 import math
-import os
 import time
 import warnings
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from itertools import islice
 
 import torch
 from torch.nn import functional as F
-from tqdm.auto import tqdm
 
 from upconv.book.checkpoints import checkpoint_path, load_checkpoint, run_key, save_checkpoint
+from upconv.book.common import DELAY, checked_int, mode, progress_bar
 from upconv.book.machine import seeded
 
-__all__ = ["psnr", "reconstruct", "train"]
-
-DELAY = 2  # seconds until a bar is shown of what is mostly over sooner
+__all__ = ["as_target", "loss_of", "psnr", "reconstruct", "train"]
 
 
 def train(
@@ -130,7 +127,9 @@ def train(
     >>> len(losses), losses[-1] < losses[0] / 2
     (50, True)
     """
-    _check(images, targets, steps, batch_size, learning_rate, warmup)
+    steps, batch_size = checked_int("steps", steps, at_least=1), checked_int("batch_size", batch_size, at_least=1)
+    warmup = checked_int("warmup", warmup, at_least=0)
+    _check(images, targets, batch_size, learning_rate)
     model.to(device)
     optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)  # refuses a model without parameters
     place = next(model.parameters()).device.type
@@ -146,16 +145,17 @@ def train(
             print(f"{len(losses):,} of {steps:,} steps were done before; {path.name} has them")
     done = len(losses)
     batches = islice(_shuffled(len(images), batch_size, seeded(seed)), done, None)
-    with _mode(model, training=True), _bar(steps, progress, done=done) as bar:
+    label = progress if isinstance(progress, str) else None
+    with mode(model, training=True), progress_bar(steps, label, done=done, shown=bool(progress)) as bar:
         saved = time.monotonic()
         if callback:
             callback(done)
         for step, indices in zip(range(done, steps), batches, strict=False):
             batch = _as_input(images[indices], model)
-            wanted = batch if targets is None else _as_target(targets[indices], model)
+            wanted = batch if targets is None else as_target(targets[indices], model)
             with nullcontext() if autocast is None else torch.autocast(place, autocast):
                 made = model(batch)
-            error = _error(made if autocast is None else made.to(batch.dtype), wanted, loss)
+            error = loss_of(made if autocast is None else made.to(batch.dtype), wanted, loss)
             losses.append(error.item())
             if not math.isfinite(losses[-1]):
                 raise FloatingPointError(
@@ -202,7 +202,7 @@ def reconstruct(model, images, *, batch_size=250):
     Raises
     ------
     TypeError
-        If `images` is not uint8 or floating point.
+        If `images` is not uint8 or floating point, or `batch_size` not an int.
     ValueError
         If `batch_size` is below 1.
 
@@ -212,10 +212,10 @@ def reconstruct(model, images, *, batch_size=250):
     >>> reconstruct(torch.nn.PReLU(), images).flatten()
     tensor([0.0000, 0.2000, 1.0000])
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size={batch_size!r} must be at least 1")
+    batch_size = checked_int("batch_size", batch_size, at_least=1)
     made = []
-    with _mode(model, training=False), torch.no_grad(), _bar(len(images), "images", "image", delay=DELAY) as bar:
+    bar = progress_bar(len(images), "images", unit="image", delay=DELAY)
+    with mode(model, training=False), torch.no_grad(), bar:
         for batch in images.split(batch_size):
             made.append(model(_as_input(batch, model)).to(images.device))
             bar.update(len(batch))
@@ -263,15 +263,8 @@ def psnr(images, reference):
     return -10 * error.square().flatten(1).mean(dim=1).log10()
 
 
-def _check(images, targets, steps, batch_size, learning_rate, warmup):
-    for name, value in (("steps", steps), ("batch_size", batch_size)):
-        if not isinstance(value, int) or isinstance(value, bool):
-            raise TypeError(f"{name}={value!r} must be an int of at least 1")
-    if steps < 1:
-        raise ValueError(f"steps={steps} must be at least 1")
-    if not isinstance(warmup, int) or warmup < 0:
-        raise ValueError(f"warmup={warmup!r} must be an int of at least 0")
-    if not 1 <= batch_size <= len(images):
+def _check(images, targets, batch_size, learning_rate):
+    if batch_size > len(images):
         raise ValueError(f"batch_size={batch_size} must be from 1 to {len(images)}, the number of images")
     if not 0 < learning_rate < math.inf:
         raise ValueError(f"learning_rate={learning_rate!r} must be a finite number above 0")
@@ -294,15 +287,46 @@ def _as_floats(images, dtype):
     return images.to(dtype)
 
 
-def _as_target(targets, model):
-    """Bring images to the model as it takes them, and masks as they are."""
+def as_target(targets, model):
+    """Bring images to a model as it takes them, and masks, int64, as they are.
+
+    Parameters
+    ----------
+    targets : torch.Tensor
+        As of `train`.
+    model : torch.nn.Module
+
+    Returns
+    -------
+    torch.Tensor
+        On the model's device; images in its dtype, from 0 to 1.
+    """
     if targets.dtype == torch.int64:
         return targets.to(next(model.parameters()).device)
     return _as_input(targets, model)
 
 
-def _error(made, wanted, loss=None):
-    """Give the loss of what a model made; it must have the shape of an image, or of a mask with a number a class."""
+def loss_of(made, wanted, loss=None):
+    """Return the loss of what a model made; it must have the shape of an image, or of a mask with a number a class.
+
+    Parameters
+    ----------
+    made : torch.Tensor
+    wanted : torch.Tensor
+        As of `as_target`.
+    loss : callable, optional
+        As of `train`.
+
+    Returns
+    -------
+    torch.Tensor
+        A scalar.
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not fit.
+    """
     mask = wanted.dtype == torch.int64
     shape = (*made.shape[:1], *made.shape[2:]) if mask else made.shape
     if shape != wanted.shape:  # mse_loss would broadcast, with a warning
@@ -314,22 +338,3 @@ def _error(made, wanted, loss=None):
 def _as_input(images, model):
     parameter = next(model.parameters())
     return _as_floats(images.to(parameter.device), parameter.dtype)
-
-
-@contextmanager
-def _mode(model, *, training):
-    before = [(module, module.training) for module in model.modules()]
-    model.train(training)
-    try:
-        yield
-    finally:
-        for module, was_training in before:
-            module.training = was_training
-
-
-def _bar(steps, progress, unit="step", done=0, delay=0):
-    # In a notebook tqdm.auto doesn't look at TQDM_DISABLE by itself; nbval's kernels inherit pytest's PYTEST_VERSION.
-    hidden = not progress or os.environ.get("TQDM_DISABLE", "0") not in ("", "0") or "PYTEST_VERSION" in os.environ
-    label = progress if isinstance(progress, str) else None
-    shown = dict(initial=done, desc=label, unit=unit, mininterval=0.5, leave=False, delay=delay)
-    return tqdm(total=steps, disable=hidden, **shown)

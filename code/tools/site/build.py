@@ -1,0 +1,66 @@
+"""Build the book's site: into a clean folder, with warnings as errors and every reference checked.
+
+A clean folder, since Sphinx reports a warning once: a second build over a failed one would pass. Nothing is run, so it
+takes seconds. The buttons of a chapter lead to its copy that runs by itself, of `tools.notebooks.standalone`, which
+takes the place of the chapter's source in the site.
+"""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from tools.notebooks import standalone
+
+__all__ = ["build", "main"]
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def build(root=ROOT):
+    """Build the site.
+
+    Parameters
+    ----------
+    root : pathlib.Path
+        The book: the folder of `_config.yml`.
+
+    Returns
+    -------
+    pathlib.Path
+        `_build/html` under root, complete.
+
+    Raises
+    ------
+    subprocess.CalledProcessError, ValueError
+        If Jupyter Book fails or warns, or a chapter's copy can't be made. Whatever is raised, no site is left behind.
+    """
+    output = root / "_build" / "html"
+    for leftover in ("html", ".doctrees", "jupyter_execute", ".jupyter_cache"):
+        shutil.rmtree(root / "_build" / leftover, ignore_errors=True)
+    jupyter_book = "from jupyter_book.cli.main import main; main()"
+    command = [sys.executable, "-c", jupyter_book, "build", str(root), "-W", "-n", "--keep-going"]
+    try:
+        subprocess.run(command, check=True)
+        for path in standalone.write(root):
+            shutil.copy(path, output / "_sources" / "chapters" / path.name)
+    except BaseException:
+        shutil.rmtree(output, ignore_errors=True)
+        raise
+    return output
+
+
+def main():
+    """Build, then say where the site is and how to open it."""
+    try:
+        output = build()
+    except subprocess.CalledProcessError as error:
+        sys.exit(f"The site was not built (exit status {error.returncode}): the lines marked WARNING or ERROR say why.")
+    except ValueError as error:
+        sys.exit(f"The site was not built: {error}")
+    print(f"\nThe book:  {output / 'index.html'}\nOpen it in a browser:  {(output / 'index.html').as_uri()}")
+    print("Or serve it on this machine:  make serve")
+
+
+if __name__ == "__main__":
+    main()
