@@ -250,7 +250,7 @@ class Watch(TorchFunctionMode):
             return
         for value in made or (tensors[:1] if output is None else []):
             if known:
-                largest = max(known, key=lambda trace: (trace.place is None, _pixels(trace.shape)))
+                largest = max(known, key=lambda trace: (trace.place is None, _area(trace.shape)))
                 place = largest.place
                 if place is None and _grew(largest.shape, value.shape):
                     place = at(self.place(())[0])
@@ -284,10 +284,10 @@ def grows(small, large):
 def _grew(before, after):
     """Whether an image of this shape has become one of that shape, and larger by more than a pad makes it."""
     alike = len(before) == len(after) > 2 and before[0] == after[0] and grows(before[2:], after[2:])
-    return alike and _pixels(after) >= 1.5 * _pixels(before) > 0
+    return alike and _area(after) >= 1.5 * _area(before) > 0
 
 
-def _pixels(shape):
+def _area(shape):
     return math.prod(shape[2:])
 
 

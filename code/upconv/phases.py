@@ -150,7 +150,7 @@ def checkerboard_energy(
     period = 2 * stride if double else stride
     level = images.double().square().mean(dim=(2, 3))  # (N, C)
     x = images.double() - images.double().mean(dim=(2, 3), keepdim=True)  # the result is the same, the rounding less
-    height, width = (_windows(size, period).to(x.device) for size in x.shape[2:])
+    height, width = (_hann_windows(size, period).to(x.device) for size in x.shape[2:])
     middle = height @ x @ width.T  # (N, C, windows down, windows across)
     total = (height @ x.square() @ width.T).mean(dim=(2, 3)) - middle.mean(dim=(2, 3)).square()
     coarse = _by_phase(x, height, width, stride) if double else middle.square()
@@ -238,7 +238,7 @@ def _checked(images, smallest):
     return images
 
 
-def _windows(size, period):
+def _hann_windows(size, period):
     """Give the weights of the windows along an axis, evenly spread and half overlapping: (windows, size)."""
     extent = min(size, PERIODS * period)
     count = 1 + math.ceil((size - extent) / (extent / 2))

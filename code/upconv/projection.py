@@ -200,7 +200,7 @@ def conv_transpose_to_upsample_conv(
         return module, min(residual, fitted)
 
 
-class _Axis(NamedTuple):
+class _Placement(NamedTuple):
     """One axis: how a new kernel and the old one lie on one canvas, and what pads make the outputs agree."""
 
     basis: torch.Tensor  # (canvas, new kernel size): what each tap of the new kernel stamps
@@ -235,7 +235,7 @@ def _places(settings, size, mode, axis):
             basis[begin : begin + len(stamp), tap] = torch.tensor(stamp, dtype=torch.float64, device="cpu")
         before = size - 1 - padding + shift + offset - radius * stride
         after = extent - stride - padding + settings.output_padding[axis] - shift - offset - radius * stride
-        places.append(_Axis(basis.to(settings.weight.device), max(0, -shift), radius, (before, after)))
+        places.append(_Placement(basis.to(settings.weight.device), max(0, -shift), radius, (before, after)))
     return places
 
 
@@ -344,7 +344,7 @@ def _fit(module, settings, taps, inputs, targets, rounding):
     per_image = targets[0, 0].numel() * conv.in_channels * conv.kernel_size[0] * conv.kernel_size[1]
     batch = max(1, ELEMENTS // per_image)
     for images, wanted in zip(inputs.split(batch), targets.split(batch), strict=True):
-        columns = _windows(module, images).chunk(groups, dim=1)  # each (rows, in / groups * mh * mw)
+        columns = _unfolded(module, images).chunk(groups, dim=1)  # each (rows, in / groups * mh * mw)
         values = wanted.movedim(1, -1).flatten(0, 2).chunk(groups, dim=1)  # each (rows, out / groups)
         for group in range(groups):
             missing = values[group] - columns[group] @ weight.chunk(groups)[group].T
@@ -371,7 +371,7 @@ def _solution(rows, unknowns, rounding):
     return torch.linalg.lstsq(left, right, rcond=rounding, driver="gelsd").solution.T.to(rows.device)
 
 
-def _windows(module, images):
+def _unfolded(module, images):
     """Give what the conv sees of each output pixel that the crop keeps: (N * H * W, in * mh * mw)."""
     before_conv, after_conv = (getattr(module, name, nn.Identity()) for name in ("pad", "crop"))
     conv, upsampled = module.conv, module.upsample(before_conv(images))

@@ -25,10 +25,10 @@ INLINE = re.compile(
     re.DOTALL | re.VERBOSE,
 )
 LEAVES = "inline text softbreak hardbreak code_inline math_inline image fence code_block math_block hr"
-PAIRS = "heading paragraph bullet_list ordered_list list_item blockquote table thead tbody tr th td em strong link"
+NESTING = "heading paragraph bullet_list ordered_list list_item blockquote table thead tbody tr th td em strong link"
 ATTRIBUTES_OF_PLAIN = {"href", "title", "src", "alt"}
 ONE_PARAGRAPH = ["paragraph_open", "inline", "paragraph_close", "footnote_reference_close"]
-PLAIN = {*LEAVES.split(), *(f"{name}_{end}" for name in PAIRS.split() for end in ("open", "close"))}
+PLAIN = {*LEAVES.split(), *(f"{name}_{end}" for name in NESTING.split() for end in ("open", "close"))}
 
 
 def plain_markdown(text, *, page, site, references):
