@@ -17,7 +17,7 @@ import pytest
 import torch
 from dask.distributed import LocalCluster
 
-from tools.sweeps import checkerboard, engine, learning_rates, replacing, step_time, unet, unet_sizes
+from tools.sweeps import checkerboard, engine, learning_rates, replacing, schedules, step_time, unet, unet_sizes
 from tools.sweeps.__main__ import SWEEPS
 from tools.sweeps.engine import Sweep, SweepError, execute, main, open_runs, protocol_hash, read_rows
 from upconv.book import comparison, pets, scenes, tasks
@@ -306,7 +306,7 @@ SETTINGS = {sweep.name: sweep.settings("mini") for sweep in SWEEPS}
 OF_TASKS = {"learning_rates", "step_time"}  # of all three
 FITTED = {"learning_rates", "autoencoder", "super_resolution", "unet", "unet_sizes"}
 OF_UNETS = {*OF_TASKS, "unet", "unet_sizes"}
-PLAIN = {"checkerboard", "replacing"}
+PLAIN = {"checkerboard", "replacing", "schedules"}
 
 
 @pytest.mark.parametrize(
@@ -322,6 +322,8 @@ PLAIN = {"checkerboard", "replacing"}
         (comparison, "WARMUP", 99, FITTED),
         (comparison, "EARLY", (0, 20), FITTED - {"learning_rates"}),
         (checkerboard, "EARLY", (0, 20), {"checkerboard"}),
+        (schedules, "EARLY", (0, 20), {"schedules"}),
+        (schedules, "DECAY", 0.9, {"schedules"}),
         (replacing, "LOOKS", (0, 30), {"replacing"}),
         (learning_rates, "SEED", 2000, {"learning_rates"}),
         (step_time, "ROUNDS", 11, {"step_time"}),
@@ -440,6 +442,21 @@ def test_a_row_comes_out_again(name, monkeypatch):
 
 
 # what the sweeps do
+
+
+def test_the_constant_schedule_is_the_checkerboards_and_the_average_follows_the_weights(monkeypatch):
+    monkeypatch.setattr(checkerboard, "EARLY", (0, 3))
+    monkeypatch.setattr(schedules, "EARLY", (0, 3))
+    setting = dict(upsampling="pixel_shuffle", steps=5, batch_size=16, learning_rate=0.004)
+    common = dict(seed=1, tier="mini", device="cpu")
+    plain = checkerboard.run(**setting, **common)
+    constant, falling = (schedules.run(schedule, **setting, **common) for schedule in ("constant", "to 0"))
+    assert {name: constant[name] for name in plain} == plain
+    assert falling["psnr_3"] != constant["psnr_3"] and falling["psnr_0"] == constant["psnr_0"]
+    assert constant["averaged_psnr_0"] == constant["psnr_0"] < constant["averaged_psnr_end"] < constant["psnr_end"]
+    monkeypatch.setattr(schedules, "DECAY", 0.0)  # the average is the last weights
+    followed = schedules.run("constant", **setting, **common)
+    assert followed["averaged_psnr_end"] == pytest.approx(constant["psnr_end"])
 
 
 def test_learning_rates_are_chosen_with_images_and_seeds_of_their_own(monkeypatch):

@@ -2,7 +2,17 @@
 
 import sys
 
-from tools.sweeps import checkerboard, decoders, engine, learning_rates, replacing, step_time, unet, unet_sizes
+from tools.sweeps import (
+    checkerboard,
+    decoders,
+    engine,
+    learning_rates,
+    replacing,
+    schedules,
+    step_time,
+    unet,
+    unet_sizes,
+)
 
 __all__ = ["SWEEPS"]
 
@@ -10,6 +20,7 @@ SWEEPS = [  # the comparisons read the first two tables
     step_time.SWEEP,
     learning_rates.SWEEP,
     checkerboard.SWEEP,
+    schedules.SWEEP,
     replacing.SWEEP,
     *decoders.SWEEPS,
     unet.SWEEP,
