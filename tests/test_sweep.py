@@ -19,7 +19,7 @@ from dask.distributed import LocalCluster
 
 from tools.sweeps import checkerboard, engine, learning_rates, replacing, schedules, step_time, unet, unet_sizes
 from tools.sweeps.__main__ import SWEEPS
-from tools.sweeps.engine import Sweep, SweepError, execute, main, open_runs, protocol_hash, read_rows
+from tools.sweeps.engine import Sweep, SweepError, by_protocol, execute, main, open_runs, protocol_hash, read_rows
 from upconv.book import comparison, pets, scenes, tasks
 from upconv.book.comparison import EARLY, matched_channels
 from upconv.book.scenes import garment_scenes
@@ -118,7 +118,7 @@ def test_tiers_and_settings_are_told_apart(quiet, tmp_path):
 
 def test_the_runs_of_one_seed_come_before_those_of_the_next(tmp_path):
     settings = [{"name": name} for name in "abc"]
-    runs = open_runs(toy(settings=settings), "mini", 2, tmp_path / "toy.csv")
+    runs = open_runs(by_protocol(toy(settings=settings), "mini"), "mini", 2, tmp_path / "toy.csv")
     assert [(setting["name"], seed) for setting, seed, _ in runs] == [(n, s) for s in (0, 1) for n in "abc"]
 
 
@@ -359,7 +359,7 @@ def test_a_committed_table_is_complete_and_of_todays_protocol(table):
         settings, here = sweep.settings(tier), [row for row in rows if row["tier"] == tier]
         seeds = len({row["seed"] for row in here})
         assert seeds >= sweep.seeds
-        assert open_runs(sweep, tier, seeds, engine.RESULTS / f"{sweep.name}.csv") == []
+        assert open_runs(by_protocol(sweep, tier), tier, seeds, engine.RESULTS / f"{sweep.name}.csv") == []
         assert len(here) == seeds * len(settings)  # none twice, none of a setting that is no more
         measures = rows[0].keys() - {"tier", "seed", *settings[0], *engine.ABOUT}
         assert measures and all(math.isfinite(float(row[name])) for row in here for name in measures)

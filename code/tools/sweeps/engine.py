@@ -25,7 +25,7 @@ from filelock import FileLock, Timeout
 from upconv.book.common import check_choice, checked_int, progress_bar, write_whole
 from upconv.book.machine import TIERS, default_device
 
-__all__ = ["Sweep", "SweepError", "execute", "main", "open_runs", "protocol_hash", "read_rows"]
+__all__ = ["Sweep", "SweepError", "by_protocol", "execute", "main", "open_runs", "protocol_hash", "read_rows"]
 
 RESULTS = Path(__file__).resolve().parents[3] / "data" / "results"
 ABOUT = ("protocol", "torch", "python", "processor", "device", "date", "seconds")
@@ -69,8 +69,23 @@ def protocol_hash(sweep, setting, tier):
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def open_runs(sweep, tier, seeds, path):
+def by_protocol(sweep, tier):
+    """Give a tier's settings by the hashes of their protocols; a SweepError if the file could not tell them apart."""
+    settings = [(setting, protocol_hash(sweep, setting, tier)) for setting in sweep.settings(tier)]
+    _check(settings)
+    return {protocol: setting for setting, protocol in settings}
+
+
+def open_runs(settings, tier, seeds, path):
     """List the runs of a tier that have no row yet, seed by seed, so that a stopped sweep is balanced.
+
+    Parameters
+    ----------
+    settings : dict of str to dict
+        As of `by_protocol`.
+    tier : str
+    seeds : int
+    path : pathlib.Path
 
     Returns
     -------
@@ -82,7 +97,6 @@ def open_runs(sweep, tier, seeds, path):
     SweepError
         If the file has rows of that tier that are none of today's runs.
     """
-    settings = {protocol_hash(sweep, setting, tier): setting for setting in sweep.settings(tier)}
     rows = [row for row in read_rows(path) if row["tier"] == tier]
     if foreign := {row.get("protocol") for row in rows} - set(settings):
         raise SweepError(
@@ -135,7 +149,7 @@ def execute(sweep, *, tier, seeds, jobs=1, backend="loky", scheduler=None, devic
     check_choice("backend", backend, ("loky", "dask"))
     if scheduler is not None and backend != "dask":
         raise SweepError("a scheduler is Dask's: give the backend dask with it")
-    _check([(setting, protocol_hash(sweep, setting, tier)) for setting in sweep.settings(tier)])
+    settings = by_protocol(sweep, tier)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{sweep.name}.csv"
@@ -144,8 +158,8 @@ def execute(sweep, *, tier, seeds, jobs=1, backend="loky", scheduler=None, devic
     except Timeout:
         raise SweepError(f"{path} is being written by another sweep; wait for it to end") from None
     with lock:
-        runs = open_runs(sweep, tier, seeds, path)
-        _label(sweep, tier, path)
+        runs = open_runs(settings, tier, seeds, path)
+        _label(settings, tier, path)
         if runs and sweep.alone and (jobs > 1 or scheduler is not None):
             raise SweepError(f"{sweep.name} measures times: run it with one job, no cluster and nothing else beside it")
         calls = [(sweep.run, setting, seed, tier, device, protocol) for setting, seed, protocol in runs]
@@ -291,9 +305,9 @@ def _processor():
     return platform.processor() or platform.machine()
 
 
-def _label(sweep, tier, path):
+def _label(settings, tier, path):
     """Write anew which comparisons the rows serve: a run that is made may come to serve another one."""
-    labels = {protocol_hash(sweep, setting, tier): setting.get("comparisons") for setting in sweep.settings(tier)}
+    labels = {protocol: setting.get("comparisons") for protocol, setting in settings.items()}
     rows = read_rows(path)
     changed = [row for row in rows if row["tier"] == tier and row.get("comparisons") != labels[row["protocol"]]]
     for row in changed:
