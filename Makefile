@@ -49,7 +49,7 @@ test-oldest:  ## Test the module with the oldest versions allowed; TORCH=2.13.0 
 bench: venv  ## Time the rewritten forms against the models as they are; ONLY="pair generator" for some
 	@$(BIN)/python -m tools.bench $(if $(ONLY),--only $(ONLY)) $(if $(CSV),--csv $(CSV))
 
-sweeps: venv  ## Make the missing rows of the tables in data/results, in order; ONLY="checkerboard" for some, JOBS=2
+sweeps: venv  ## Make the missing rows of the tables in data/results, in order; ONLY="schedules" for some, JOBS=2
 	@$(BIN)/python -m tools.sweeps $(ONLY) --jobs $(or $(JOBS),1)
 
 venv: $(FOR_ALL)  ## Make the virtual environment .venv and install everything into it

@@ -1,3 +1,4 @@
+import copy
 import itertools
 
 import numpy as np
@@ -6,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from upconv.book.blocks import BLOCKS, bilinear_, icnr_, upsampling_block
+from upconv.book.blocks import BLOCKS, FOLDED, FoldedPair, bilinear_, icnr_, upsampling_block
 
 NAMES = list(BLOCKS)
 ONLY_2 = "conv_transpose_4x4_bilinear_init"
@@ -136,6 +137,64 @@ def test_initialisers_work_in_place_and_leave_no_graph(initialise):
     assert weight.detach().abs().max() > 0
 
 
+def pair_and_folded(scale, seed=0, last=False):
+    """Give the pair and the one layer that trains as it does, of one seed."""
+    blocks = []
+    for name in ("nearest_conv_3x3", FOLDED):
+        torch.manual_seed(seed)
+        block = build(name, 4, 5, scale)
+        blocks.append(block.to(memory_format=torch.channels_last) if last else block)
+    return blocks
+
+
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_the_folded_pair_is_the_pair_in_values_and_gradients(scale, last):
+    pair, folded = pair_and_folded(scale, last=last)
+    assert type(folded) is FoldedPair
+    for one, other in zip(pair.parameters(), folded.parameters(), strict=True):
+        assert torch.equal(one, other)  # one seed draws the same
+    x = images(2, 4, 5, 7)
+    made, weights = [], images(2, 5, 5 * scale, 7 * scale)
+    for block in (pair, folded):
+        inputs = x.clone().requires_grad_()
+        output = block(inputs)
+        (output * weights).sum().backward()
+        made.append([output, inputs.grad, *(parameter.grad for parameter in block.parameters())])
+        assert output.is_contiguous(memory_format=torch.channels_last) is last  # as the weights lie, whatever x does
+    for one, other in zip(*made, strict=True):
+        torch.testing.assert_close(other, one, rtol=1e-12, atol=1e-12)
+
+
+def test_the_folded_pair_takes_the_pairs_path_in_training():
+    """Adam's steps, each with another batch: were a gradient another linear map of the pair's, they would part."""
+    blocks = pair_and_folded(2)
+    start = copy.deepcopy(blocks[1])
+    target, paths = images(6, 5, 10, 14), []
+    x = images(6, 4, 5, 7)
+    for block in blocks:
+        optimizer = torch.optim.Adam(block.parameters(), lr=0.01)
+        for step in range(12):
+            optimizer.zero_grad()
+            (block(x[step % 6][None]) - target[step % 6][None]).square().mean().backward()
+            optimizer.step()
+        paths.append([*block.parameters()])
+    for one, other, before in zip(*paths, start.parameters(), strict=True):
+        torch.testing.assert_close(other, one, rtol=0, atol=1e-6)
+        assert (other - before).abs().mean() > 0.01
+
+
+def test_the_folded_pair_is_none_of_the_ten_and_keeps_the_convolution_alone():
+    assert FOLDED not in BLOCKS and len(BLOCKS) == 10
+    pair, folded = pair_and_folded(2)
+    assert list(folded.state_dict()) == ["conv.weight", "conv.bias"]
+    pair[1].load_state_dict({name: 2 * value for name, value in folded.conv.state_dict().items()})
+    x = images(1, 4, 3, 3)
+    folded(x)
+    folded.conv.load_state_dict(pair[1].state_dict())  # the kernel is composed of what the weight is now
+    torch.testing.assert_close(folded(x), pair(x))
+
+
 @pytest.mark.parametrize(("name", "scale"), CASES)
 def test_parameter_counts(name, scale):
     i, o = 3, 2
@@ -161,6 +220,7 @@ def test_the_global_seed_decides_the_weights(name):
     ("arguments", "error", "message"),
     [
         (("nearest", 3, 2), ValueError, r"name='nearest' .* conv_transpose_2x2, .*, pixel_shuffle_icnr$"),
+        ((FOLDED, 3, 2, 1), ValueError, "scale=1 must be an int of at least 2"),
         (("pixel_shuffle", 0, 2), ValueError, "in_channels=0 must be an int of at least 1"),
         (("pixel_shuffle", 3, -1), ValueError, "out_channels=-1 must be an int of at least 1"),
         (("pixel_shuffle", 3, 2, 1), ValueError, "scale=1 must be an int of at least 2"),

@@ -1,12 +1,13 @@
 import re
 from functools import partial
+from itertools import pairwise
 
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from upconv.book.blocks import BLOCKS
+from upconv.book.blocks import BLOCKS, FOLDED
 from upconv.book.models import ODD_SIZES, Autoencoder, SuperResolution, UNet
 
 
@@ -21,11 +22,22 @@ build, enlarger, unet = (partial(made, network) for network in (Autoencoder, Sup
 # all networks
 
 
-@pytest.mark.parametrize("upsampling", BLOCKS)
-@pytest.mark.parametrize("network, count", [(Autoencoder, 12), (SuperResolution, 6), (UNet, 62)])
-def test_all_but_the_blocks_starts_from_the_same_weights(network, count, upsampling):
+@pytest.mark.parametrize("upsampling", (*BLOCKS, FOLDED))
+@pytest.mark.parametrize(
+    "network, count, options",
+    [
+        (Autoencoder, 12, {}),
+        (Autoencoder, 24, dict(convolutions=3, image_channels=3, image_size=32)),
+        (SuperResolution, 6, {}),
+        (SuperResolution, 10, dict(convolutions=2, image_channels=3)),
+        (UNet, 62, {}),
+        (UNet, 62, dict(activation=True)),
+    ],
+    ids=lambda value: getattr(value, "__name__", str(value)),
+)
+def test_all_but_the_blocks_starts_from_the_same_weights(network, count, options, upsampling):
     def outside(upsampling, seed):
-        state = made(network, upsampling, seed).state_dict()
+        state = made(network, upsampling, seed, **options).state_dict()
         return {name: value for name, value in state.items() if not name.split(".")[1].startswith("up")}
 
     reference, mine, others = (outside(*given) for given in (("nearest_conv_3x3", 3), (upsampling, 3), (upsampling, 4)))
@@ -44,6 +56,13 @@ def test_all_but_the_blocks_starts_from_the_same_weights(network, count, upsampl
         (Autoencoder, {"channels": 8}, ValueError, "channels=8 must be 3 ints"),
         (Autoencoder, {"channels": (8, 16, 0)}, ValueError, r"channels\[2\]=0 must be an int of at least 1"),
         (Autoencoder, {"decoder_channels": (8, 16)}, ValueError, r"decoder_channels=\(8, 16\) must be 3 ints"),
+        (Autoencoder, {"image_channels": 0}, ValueError, "image_channels=0 must be an int of at least 1"),
+        (Autoencoder, {"image_size": 30}, ValueError, "image_size=30 must be 28 or 32"),
+        (Autoencoder, {"image_size": 28.0}, TypeError, "image_size=28.0 must be an int"),
+        (Autoencoder, {"convolutions": 0}, ValueError, "convolutions=0 must be an int of at least 1"),
+        (Autoencoder, {"convolutions": True}, TypeError, "convolutions=True"),
+        (SuperResolution, {"image_channels": 3.0}, TypeError, "image_channels=3.0"),
+        (SuperResolution, {"convolutions": 0}, ValueError, "convolutions=0 must be an int of at least 1"),
         (SuperResolution, {"channels": (8,)}, ValueError, r"\(8,\) must be 3 ints: the channels at 1, 2 and 4 times"),
         (UNet, {"upsampling": "nearest"}, ValueError, "name='nearest' is not a block"),
         (UNet, {"channels": (8,)}, ValueError, r"channels=\(8,\) must be at least 2 ints: two levels or more"),
@@ -68,6 +87,8 @@ def test_errors_of_the_settings(network, settings, error, message):
         (build, "images must have the shape (N, 1, 28, 28)", [(28, 28), (1, 28, 28), (2, 3, 28, 28), (2, 1, 28, 27)]),
         (lambda: build().decode, "codes must have the shape (N, 64)", [(64,), (2, 63), (2, 64, 1)]),
         (enlarger, "images must have the shape (N, 1, H, W)", [(8, 8), (1, 8, 8), (2, 3, 8, 8)]),
+        (lambda: build(image_channels=3, image_size=32), "images must have the shape (N, 3, 32, 32)", [(2, 3, 28, 28)]),
+        (lambda: enlarger(image_channels=3), "images must have the shape (N, 3, H, W)", [(2, 1, 8, 8)]),
         (lambda: unet(in_channels=3), "images must have the shape (N, 3, H, W)", [(1, 3, 32), (2, 1, 32, 32)]),
     ],
 )
@@ -119,6 +140,67 @@ def test_the_default_network_is_the_one_of_the_chapter_and_learns_with_every_wei
     assert kinds == ["ZeroPad2d", *["Conv2d", "ELU"] * 3, "Flatten", "Linear"]
     model(torch.rand(4, 1, 28, 28)).square().mean().backward()
     assert all(parameter.grad.abs().max() > 0 for parameter in model.parameters())
+
+
+def further(model):
+    """Name the further convolutions of a network, with their channels, and what stands right before each."""
+    layers = list((model.decoder if isinstance(model, Autoencoder) else model.layers).named_children())
+    return [
+        (name, layer[0].in_channels, before)
+        for (before, _), (name, layer) in pairwise(layers)
+        if name.startswith("more")
+    ]
+
+
+NAMES = {
+    Autoencoder: "encoder.conv1 encoder.conv2 encoder.conv3 encoder.linear decoder.linear "
+    "decoder.up1.1 decoder.up2.1 decoder.up3.1 decoder.conv",
+    SuperResolution: "layers.conv1 layers.conv2 layers.up1.1 layers.up2.1 layers.conv3",
+}
+
+
+@pytest.mark.parametrize("network, images", [(Autoencoder, (28, 28)), (SuperResolution, (8, 8))])
+def test_the_new_options_leave_the_default_network_as_it_was(network, images):
+    plain, names = made(network, seed=2), NAMES[network].split()
+    assert list(plain.state_dict()) == [f"{name}.{kind}" for name in names for kind in ("weight", "bias")]
+    torch.manual_seed(2)  # the blocks come last, and all else in the order of its names
+    state = plain.state_dict()
+    for name in sorted(names, key=lambda name: ".up" in name):
+        channels = state[f"{name}.weight"].shape[:2]
+        layer = nn.Linear(*channels[::-1]) if "linear" in name else nn.Conv2d(*channels[::-1], 3)
+        assert torch.equal(layer.weight, state[f"{name}.weight"]) and torch.equal(layer.bias, state[f"{name}.bias"])
+    spelled = made(network, seed=2, image_channels=1, convolutions=1)
+    x = torch.rand(2, 1, *images)
+    assert torch.equal(plain(x), spelled(x))
+
+
+@pytest.mark.parametrize("upsampling", ["conv_transpose_4x4", "bicubic_conv_3x3", FOLDED])
+def test_networks_for_colour_and_with_more_convolutions(upsampling):
+    model = build(upsampling, code_size=10, channels=(3, 4, 5), image_channels=3, image_size=32, convolutions=3)
+    images = torch.rand(2, 3, 32, 32)
+    assert model.encode(images).shape == (2, 10) and model(images).shape == images.shape
+    expected = [(level, number, width) for level, width in ((1, 4), (2, 3), (3, 3)) for number in (1, 2)]
+    assert further(model) == [
+        (f"more{level}_{number}", width, f"elu{level}" if number == 1 else f"more{level}_1")
+        for level, number, width in expected
+    ]
+    layers = [part for name, part in model.decoder.named_children() if name.startswith("more")]
+    assert all([type(part) for part in layer] == [nn.Conv2d, nn.ELU] for layer in layers)
+    assert all(layer(torch.rand(1, layer[0].in_channels, 5, 7)).shape[2:] == (5, 7) for layer in layers)
+    small = enlarger(upsampling, channels=(3, 4, 5), image_channels=3, convolutions=2)
+    assert small(torch.rand(2, 3, 5, 7)).shape == (2, 3, 20, 28)
+    assert further(small) == [("more1_1", 4, "elu3"), ("more2_1", 5, "elu4")]
+    for network in (model, small):
+        size = (32, 32) if network is model else (8, 8)
+        network(torch.rand(2, 3, *size)).square().mean().backward()
+        assert all(parameter.grad.abs().max() > 0 for parameter in network.parameters())
+
+
+def test_images_of_32_x_32_have_no_frame():
+    model, images = build(image_size=32), torch.rand(2, 1, 32, 32)
+    assert torch.equal(model.encoder[0](images), images)
+    made = model.decoder[:-1](model.encode(images))
+    assert made.shape == images.shape and torch.equal(model(images), made)
 
 
 def test_one_image_does_not_reach_another():
@@ -174,6 +256,22 @@ def test_a_unet_takes_every_size_from_its_minimum_up(upsampling, odd_sizes):
         sizes = [(4, 4), (16, 32)]
     for height, width in sizes:
         assert model(torch.rand(1, 1, height, width)).shape == (1, 3, height, width)
+
+
+def test_an_activation_behind_the_block_is_a_relu_and_nothing_else():
+    plain, active = (unet(channels=(2, 3, 4), activation=activation).eval() for activation in (False, True))
+    assert all(map(torch.equal, plain.state_dict().values(), active.state_dict().values()))
+    assert list(plain.state_dict()) == list(active.state_dict()) and UNet().decoder.activation is False
+    images, found = torch.rand(2, 1, 16, 16), {}
+    for name in ("up1", "up0"):
+        block = active.decoder.get_submodule(name)
+        block.register_forward_hook(lambda block, _, output, name=name: found.setdefault(name, output))
+    made = active(images)
+    assert not torch.equal(made, plain(images))
+    assert all(output.min() < 0 for output in found.values())  # the block itself is as it was
+    for name in ("up1", "up0"):  # the ReLU might as well be a part of it
+        setattr(plain.decoder, name, nn.Sequential(plain.decoder.get_submodule(name), nn.ReLU()))
+    assert torch.equal(made, plain(images))
 
 
 def test_the_minimum_is_2_to_the_number_of_halvings():

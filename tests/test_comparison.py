@@ -4,18 +4,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from scipy import stats
 from torch import nn
 
 from upconv.book import comparison
-from upconv.book.blocks import BLOCKS
+from upconv.book.blocks import BLOCKS, FOLDED
 from upconv.book.comparison import (
     COMPARISONS,
     LEARNING_RATES,
     REFERENCE,
-    as_table,
     chosen_learning_rates,
-    compare_with_reference,
     equal_time_steps,
     matched_channels,
     run_setting,
@@ -74,7 +71,7 @@ def save(folder, name, rows, columns):
 
 
 BEST = {name: LEARNING_RATES[number % 4] for number, name in enumerate(BLOCKS)}
-RATIO = {name: 0.5 + 0.25 * number for number, name in enumerate(BLOCKS)}
+RATIO = {name: 0.5 + 0.25 * number for number, name in enumerate([*BLOCKS, FOLDED])}
 
 
 @pytest.fixture
@@ -91,10 +88,11 @@ def tables(tmp_path, monkeypatch):
             for place, name in enumerate(TASKS[task].blocks):
                 shift = number + (tier == "full")
                 best = LEARNING_RATES[(place + shift) % 4]
-                one = {"psnr": 1, "iou": 0.03}[TASKS[task].score]  # so that what breaks the one breaks the other
-                for rate in LEARNING_RATES:  # the best or the worst run, the median or one seed would choose otherwise
-                    values = (20, 18.4, 20.1, 18.5) if rate == best else (20.2, 15.8, 19.8, 19.9)
+                one = {"psnr": 1, "iou": 0.075}[TASKS[task].score]  # so that what breaks the one breaks the other
+                for rate in LEARNING_RATES:  # the best run, the median or one seed would choose otherwise
+                    values = (20, 18.6, 20.1, 18.7) if rate == best else (20.2, 18.3, 19.4, 19.4)
                     rates += [(tier, task, name, rate, 1, s, one * (v + 10 * place)) for s, v in enumerate(values)]
+            for name in (*TASKS[task].blocks, FOLDED):
                 scale = (1 + number) * (3 if tier == "full" else 1)
                 spread = 1, 1.02, 50
                 times += [(tier, task, name, s, RATIO[name] * scale * x, 1.0) for s, x in enumerate(spread)]
@@ -121,7 +119,7 @@ def test_a_learning_rate_that_breaks_one_block_is_offered_to_none(tables):
     broken = (table["task"] == "autoencoder") & (table["upsampling"] == "pixel_shuffle") & (table["seed"] == 2)
     broken &= (table["learning_rate"] == first) & (table["tier"] == "mini")
     best = table.loc[(table["upsampling"] == "pixel_shuffle"), "score"].max()
-    for below, chosen in ((4.9, True), (5, True), (5.1, False)):
+    for below, chosen in ((1.9, True), (2, True), (2.1, False)):
         table.loc[broken, "score"] = best - below
         table.to_csv(path, index=False)
         found = chosen_learning_rates(free("autoencoder"))
@@ -132,7 +130,8 @@ def test_a_learning_rate_that_breaks_one_block_is_offered_to_none(tables):
 
 def test_a_task_has_its_own_blocks_score_and_idea_of_a_broken_run(tables):
     task = TASKS["unet"]
-    assert list(chosen_learning_rates(task)) == list(equal_time_steps(task)) == list(task.blocks)
+    assert list(chosen_learning_rates(task)) == list(task.blocks)
+    assert list(equal_time_steps(task)) == [*task.blocks, FOLDED]
     path = tables / "learning_rates.csv"
     table = pd.read_csv(path)
     mine = (table["task"] == "unet") & (table["upsampling"] == "pixel_shuffle") & (table["tier"] == "mini")
@@ -183,7 +182,7 @@ def test_an_incomplete_table_is_refused(tables, name, call):
 def test_the_slower_block_gets_fewer_steps(tables, tier, scale):
     steps = equal_time_steps(AUTOENCODER, tier)
     number = AUTOENCODER.tiers[tier]["steps"]
-    for name in BLOCKS:
+    for name in (*BLOCKS, FOLDED):
         if name == REFERENCE:
             assert steps[name] == number
         else:  # the median of the times, whatever the worst of them is
@@ -193,9 +192,9 @@ def test_the_slower_block_gets_fewer_steps(tables, tier, scale):
 
 @pytest.mark.parametrize("tier", ["mini", "full"])
 @pytest.mark.parametrize("task", [free(name) for name in TASKS], ids=TASKS)
-def test_every_block_is_in_every_comparison_once(task, tier, tables):
-    settings = settings_of(task, tier)
-    for comparison_name in COMPARISONS:
+def test_every_block_is_in_each_of_the_first_three_comparisons_once(task, tier, tables):
+    settings = settings_of(task, tier, COMPARISONS[:3])
+    for comparison_name in COMPARISONS[:3]:
         mine = [setting for setting in settings if comparison_name in setting["comparisons"].split()]
         assert [setting["upsampling"] for setting in mine] == list(task.blocks)
         assert settings_of(task, tier, (comparison_name,)) == [
@@ -308,7 +307,7 @@ def test_a_run_trains_what_its_setting_says(recorded, monkeypatch):
         asked["build"].clear(), asked["data"].clear()
         found = run_setting(task, **setting, steps=7, seed=5, tier="full", device="meta")
         channels = tuple(int(number) for number in setting["channels"].split())
-        assert asked["build"] == [(setting["upsampling"], channels, "full")]
+        assert set(asked["build"]) == {(setting["upsampling"], channels, "full")}
         assert {tier for _, tier in asked["data"]} == {"full"}
         assert torch.equal(used.pop("images"), train_images[0]) and torch.equal(used.pop("targets"), train_images[1])
         asked_of_fit = {name: setting[name] for name in ("batch_size", "learning_rate")}
@@ -322,137 +321,3 @@ def test_the_last_number_is_the_tasks_score_on_as_many_training_images(recorded)
     found = run_setting(task, **SETTING, steps=1, seed=2)
     assert {name: value for name, value in found.items() if name.endswith("_training")} == {"iou_training": 0.25}
     assert torch.equal(seen[-1], task.data("train", "mini")[1][:10])
-
-
-def runs(**values):
-    rows = [(name, seed, value) for name, column in values.items() for seed, value in enumerate(column)]
-    return pd.DataFrame(rows, columns=["upsampling", "seed", "psnr"])
-
-
-def test_differences_are_students_for_pairs_adjusted_for_their_number():
-    generator = np.random.default_rng(0)
-    values = {REFERENCE: generator.normal(20, 1, 6)}
-    for number in range(5):
-        values[f"b{number}"] = values[REFERENCE] + generator.normal(0.3 * number, 0.4, 6)
-    table = runs(**values).sample(frac=1, random_state=1).sort_values("upsampling", kind="stable")
-    found = compare_with_reference(table, "psnr")
-    assert list(found.index) == [f"b{number}" for number in range(5)]
-    p = {}
-    for name in found.index:
-        difference = values[name] - values[REFERENCE]
-        row, error = found.loc[name], difference.std(ddof=1) / 6**0.5
-        assert (row["mean"], row["std"]) == pytest.approx((difference.mean(), difference.std(ddof=1)))
-        half = stats.t.ppf(0.975, 5) * error
-        assert (row["low"], row["high"]) == pytest.approx((difference.mean() - half, difference.mean() + half))
-        p[name] = 2 * stats.t.sf(abs(difference.mean()) / error, 5)
-    order = sorted(p, key=p.get)
-    adjusted, smallest = {}, 1.0
-    for rank in range(5, 0, -1):  # Benjamini and Hochberg, by hand
-        smallest = min(smallest, p[order[rank - 1]] * 5 / rank)
-        adjusted[order[rank - 1]] = smallest
-    assert found["p"].to_dict() == pytest.approx(adjusted)
-    assert found["verdict"].to_dict() == {
-        name: "no difference" if adjusted[name] >= 0.05 else "more" for name in found.index
-    }
-    assert set(found["verdict"]) == {"no difference", "more"}
-
-
-def test_signs_follow_the_setting():
-    table = runs(a=[1.0, 2.1, 3.0], b=[0.0, 1.0, 2.0], c=[2.0, 3.0, 4.1])
-    found = compare_with_reference(table, "psnr", "a")
-    assert found["verdict"].to_dict() == {"b": "less", "c": "more"}
-    assert found.loc["b", "mean"] < 0 < found.loc["c", "mean"]
-
-
-def test_equal_runs_and_rounding_are_no_difference():
-    for other in ([1.0, 2.0, 3.0], [1.0 + 2e-15, 2.0 + 4e-15, 3.0 + 6e-15]):
-        found = compare_with_reference(runs(a=[1.0, 2.0, 3.0], b=other, c=[5.0, 6.1, 7.0]), "psnr", "a")
-        assert found["verdict"].to_dict() == {"b": "no difference", "c": "more"}
-        assert found.loc["b", ["mean", "low", "high", "p"]].tolist() == [0, 0, 0, 1]
-
-
-def test_a_difference_is_named_below_five_percent_after_the_adjustment():
-    def table(t):  # five differences with this Student's t
-        base = np.array([-2.0, -1.0, 0.0, 1.0, 2.0])
-        differences = base + t * base.std(ddof=1) / 5**0.5
-        return runs(a=np.arange(5.0), b=np.arange(5.0) + differences)
-
-    for p, verdict in ((0.049, "more"), (0.051, "no difference"), (0.09, "no difference")):
-        found = compare_with_reference(table(stats.t.isf(p / 2, 4)), "psnr", "a").loc["b"]
-        assert (found["p"], found["verdict"]) == (pytest.approx(p), verdict)
-    both = pd.concat([table(stats.t.isf(0.04 / 2, 4)), runs(c=[0, 0.5, 2.5, 3, 4])])  # c is no different
-    assert compare_with_reference(both, "psnr", "a").loc["b", "verdict"] == "no difference"
-
-
-def test_other_columns_can_tell_the_settings_apart():
-    table = runs(a=[1.0, 2.0, 3.0], b=[5.0, 6.1, 7.0]).rename(columns={"upsampling": "network"})
-    table = table.assign(upsampling=["x", "y", "z"] * 2, parameters=1, macs=1, steps=1)
-    assert compare_with_reference(table, "psnr", "b", by="network")["verdict"].to_dict() == {"a": "less"}
-    found = as_table(table, {"psnr": ("PSNR", ".1f")}, reference="b", by="network").map(breakable)
-    assert found["PSNR"].tolist() == ["2.0 ± 1.0 -", "6.0 ± 1.0"]
-
-
-def test_nothing_to_compare_is_refused():
-    with pytest.raises(ValueError, match="the table has no other upsampling than 'a'"):
-        compare_with_reference(runs(a=[1.0, 2.0]), "psnr", "a")
-    table = runs(a=[1.0, 2.0], b=[1.0, 2.0]).assign(parameters=1, macs=1, steps=1)
-    shown = {"psnr": ("PSNR", ".1f")}
-    with pytest.raises(ValueError, match="upsampling='z' is not in the table; it has a, b"):
-        as_table(table, shown, reference="z")
-    with pytest.raises(ValueError, match="a base line has the name of a setting: b"):
-        as_table(table, shown, {"b": {"psnr": 1.0}}, reference="a")
-    with pytest.raises(ValueError, match="the floor, psnr of PCA, is nan"):
-        as_table(table, shown, {"PCA": {"psnr": np.nan}}, floor=("psnr", "PCA"), reference="a")
-
-
-def test_unpaired_runs_are_refused():
-    with pytest.raises(ValueError, match="a comparison needs the same seeds"):
-        compare_with_reference(runs(a=[1.0, 2.0], b=[1.0, 2.0, 3.0]), "psnr", "a")
-    with pytest.raises(ValueError, match="upsampling='z' is not in the table"):
-        compare_with_reference(runs(a=[1.0, 2.0], b=[1.0, 2.0]), "psnr", "z")
-
-
-def breakable(text):
-    assert " " not in text and "-" not in text
-    return text.replace("\N{NO-BREAK SPACE}", " ").replace("\N{MINUS SIGN}", "-")
-
-
-def test_the_table_writes_negative_numbers_with_a_minus():
-    table = runs(a=[-1.0, -2.0], b=[-3.0, -4.1]).assign(parameters=1, macs=1000, steps=1)
-    found = as_table(table, {"psnr": ("dB", ".1f")}, {"line": {"psnr": -9.0}}, reference="a")["dB"]
-    assert found["a"] == "−1.5\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}0.7" and found["line"] == "−9.0"
-
-
-def test_the_table_shows_costs_means_spreads_and_signs():
-    values = {REFERENCE: [20.0, 21.0, 22.0], "a": [21.0, 22.0, 23.1], "b": [19.0, 20.0, 21.1], "c": [20.0, 21.1, 21.9]}
-    table = runs(**values).assign(parameters=12345, macs=6789000, steps=4000, ssim=0.5)
-    table.loc[table["upsampling"] == "c", "steps"] = 50
-    table.loc[table["upsampling"] == "b", "ssim"] = [0.1, 0.2, 0.3]
-    measures = {"psnr": ("PSNR", ".2f"), "ssim": ("SSIM", ".1f")}
-    found = as_table(table, measures, {"PCA": {"psnr": 19.0}}).map(breakable)
-    assert list(found.index) == [REFERENCE, "a", "b", "c", "PCA"]
-    assert list(found.columns) == ["parameters", "MACs", "steps", "PSNR", "SSIM"]
-    assert found.loc["a"].tolist() == ["12,345", "6,789k", "4,000", "22.03 ± 1.05 +", "0.5 ± 0.0 ="]
-    assert found.loc[REFERENCE, "PSNR"] == "21.00 ± 1.00"
-    assert found.loc["b", "PSNR"] == "20.03 ± 1.05 -" and found.loc["c", "PSNR"] == "21.00 ± 0.95 ="
-    assert found.loc["PCA"].tolist() == ["", "", "", "19.00", ""]
-    assert found.loc["c", "steps"] == "50"
-    same = as_table(table.assign(steps=7), measures, {"PCA": {"psnr": 19.0}})
-    assert list(same.columns) == ["parameters", "MACs", "PSNR", "SSIM"] and not same.isna().any(axis=None)
-
-
-def test_nothing_below_the_floor_is_judged():
-    values = {REFERENCE: [20.0, 21.0, 22.0], "a": [21.0, 22.0, 23.1], "b": [1.0, 2.0, 3.1]}
-    table = runs(**values).assign(parameters=1, macs=1000, steps=1)
-    shown = {"psnr": ("PSNR", ".1f")}
-    # the reference's mean is 21; exactly on the floor is not below it
-    for line, expected in (
-        (10.0, ["", " +", ""]),
-        (21.5, ["", "", ""]),
-        (0.0, ["", " +", " -"]),
-        (21.0, ["", " +", ""]),
-    ):
-        lines = {"PCA": {"psnr": line, "steps": 1}}
-        found = as_table(table, {"steps": ("n", ".0f"), **shown}, lines, floor=("psnr", "PCA"))
-        texts = found["PSNR"].map(breakable).tolist()[:3]
-        assert [text.partition(" ± ")[2][3:] for text in texts] == expected, line

@@ -5,6 +5,7 @@ a tensor that was made there. And a CUDA device, where the machine has one; ther
 """
 
 import ast
+import copy
 from collections import Counter
 from pathlib import Path
 
@@ -24,8 +25,9 @@ from upconv import (
     upsample_conv_to_conv_transpose,
     upsample_conv_to_subpixel,
 )
-from upconv.book.blocks import BLOCKS, bilinear_, icnr_, upsampling_block
+from upconv.book.blocks import BLOCKS, FOLDED, bilinear_, icnr_, upsampling_block
 from upconv.book.models import Autoencoder, SuperResolution, UNet
+from upconv.book.together import train_together
 from upconv.book.training import reconstruct, train
 
 ROOT = Path(__file__).parents[1]
@@ -67,7 +69,7 @@ def of_layer(call, *layers):
 
 def cases():
     """Give calls of everything that takes tensors, by name; a call is given the device."""
-    yield from ((f"block {name}", spatial(upsampling_block(name, 2, 4), 2, 5, 6)) for name in BLOCKS)
+    yield from ((f"block {name}", spatial(upsampling_block(name, 2, 4), 2, 5, 6)) for name in (*BLOCKS, FOLDED))
     yield from ((f"autoencoder {name}", spatial(Autoencoder(name), 1, 28, 28)) for name in BLOCKS)
     yield from ((f"super-resolution {name}", spatial(SuperResolution(name), 1, 8, 8)) for name in BLOCKS)
     yield from ((f"unet {name}", spatial(UNet(name, classes=3), 1, 17, 30)) for name in BLOCKS)
@@ -169,6 +171,59 @@ def test_a_run_on_a_gpu_that_was_lost_goes_on(tmp_path, autocast):
     assert run(**kept) == pytest.approx(expected, rel=1e-3)
 
 
+@needs_cuda
+@pytest.mark.parametrize("clip", [None, 0.05])
+@pytest.mark.parametrize("steps", [1, 2, 12])
+@pytest.mark.parametrize("name", ["conv_transpose_4x4", FOLDED, "a U-Net"])
+def test_on_a_gpu_a_replayed_step_is_the_step(name, steps, clip, monkeypatch):
+    """With a captured step, without one, and one by one; what warming up did is forgotten, however few the steps."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    of_masks, seeds, seen = name == "a U-Net", [4, 0], []
+    images = torch.randint(256, (11, 1, 28, 28), dtype=torch.uint8)
+    masks = (images[:, 0] > 128).long() if of_masks else None
+    start = [UNet(channels=(2, 3, 4)) if of_masks else Autoencoder(name, 5, (2, 3, 4)) for _ in seeds]
+    models, replayed, plain, alone = (copy.deepcopy(start) for _ in range(4))
+    common = dict(steps=steps, batch_size=4, learning_rate=0.01, warmup=4, decay=True, clip=clip)
+
+    def together(models, device, **options):
+        return train_together(models, images, masks, seeds=seeds, device=device, **common, **options)
+
+    losses = {"graph": together(models, "cuda", looks=(0, 1), callback=lambda step: seen.append(copy.deepcopy(models)))}
+    placed = [model.to("cuda") for model in replayed]
+    losses["again"] = together(placed, None)
+    with monkeypatch.context() as patch:
+        patch.setattr("upconv.book.together._captured", lambda step, optimizer, state, done: eager(step, optimizer))
+        losses["eager"] = together(plain, "cuda")
+    of_each = [
+        train(model, images, masks, seed=seed, device="cuda", progress=False, **common)
+        for model, seed in zip(alone, seeds, strict=True)
+    ]
+    losses["one by one"] = torch.tensor(of_each).T
+    assert {tensor.device.type for model in models for tensor in model.state_dict().values()} == {"cpu"}
+    assert {tensor.device.type for model in replayed for tensor in model.state_dict().values()} == {"cuda"}
+    assert len(seen) == len({0, 1, steps})
+    same(seen[0], start, rtol=0, atol=0)
+    same(seen[-1], models, rtol=0, atol=0)
+    for found in losses.values():
+        torch.testing.assert_close(found, losses["one by one"], rtol=1e-3, atol=1e-5)
+    for others in (replayed, plain, alone):
+        same(models, others, rtol=1e-2, atol=5e-3)  # the weights move by 0.06
+
+
+def eager(step, optimizer):
+    def run():
+        optimizer.zero_grad()
+        step()
+
+    return run
+
+
+def same(models, others, **tolerance):
+    for one, other in zip(models, others, strict=True):
+        for name, value in other.state_dict().items():
+            torch.testing.assert_close(one.state_dict()[name], value, check_device=False, **tolerance)
+
+
 def sources():
     """Give the module's and the tools' code and that of the chapters, by a name."""
     import nbformat  # noqa: PLC0415
@@ -207,4 +262,5 @@ def test_where_tensors_go_to_the_cpu_is_known():
         "figures.py": 4,  # plots
         "projection.py": 4,  # a basis of integers, and lstsq, which on a GPU wants full rank
         "tasks.py": 3,  # measures by NumPy and scikit-image
+        "together.py": 1,  # what is returned
     }

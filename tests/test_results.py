@@ -1,11 +1,11 @@
-"""upconv.book.results: paired statistics, against numbers worked out by hand and against simulation."""
+"""upconv.book.results: tables are read whole, and settings are paired by their seeds."""
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from upconv.book.data import DataError
-from upconv.book.results import by_seed, paired_bootstrap, read_results, summary
+from upconv.book.results import by_seed, read_results, summary, values_of
 
 
 def runs(**values):
@@ -14,77 +14,51 @@ def runs(**values):
     return pd.DataFrame(rows, columns=["upsampling", "seed", "psnr"])
 
 
-def test_runs_are_compared_within_their_seed():
-    table = runs(a=[10.0, 20.0, 30.0, 40.0], b=[9.0, 19.5, 28.0, 39.0]).sample(frac=1, random_state=0)
-    found = paired_bootstrap(table, "psnr", "a", "b", by="upsampling")
-    differences = np.array([1.0, 0.5, 2.0, 1.0])
-    assert found.mean == pytest.approx(differences.mean())
-    assert found.std == pytest.approx(differences.std(ddof=1))
-    assert differences.min() <= found.low < found.mean < found.high <= differences.max()
-    assert (found.n, found.verdict) == (4, "more")
-    backwards = paired_bootstrap(table, "psnr", "b", "a", by="upsampling")
-    assert (backwards.mean, backwards.verdict) == (-found.mean, "less")
-    assert str(found).startswith("+1.12 ± 0.63 (95%: ") and str(found).endswith(", 4 seeds): more")
-
-
-def test_an_interval_with_0_in_it_is_no_difference():
-    assert (
-        paired_bootstrap(runs(a=[1, 2, 3], b=[2, 1, 3]), "psnr", "a", "b", by="upsampling").verdict == "no difference"
-    )
-    same = paired_bootstrap(runs(a=[1, 2, 3], b=[1, 2, 3]), "psnr", "a", "b", by="upsampling")
-    assert (same.low, same.high, same.verdict) == (0, 0, "no difference")
-    constant = paired_bootstrap(runs(a=[2, 3, 4], b=[1, 2, 3]), "psnr", "a", "b", by="upsampling")
-    assert (constant.low, constant.high, constant.verdict) == (1, 1, "more")
-
-
-def test_the_same_table_gives_the_same_interval():
-    values = np.random.default_rng(1).exponential(size=10)  # many different resampled means
-    table = runs(a=values, b=np.zeros(10))
-    found = paired_bootstrap(table, "psnr", "a", "b", by="upsampling")
-    assert found == paired_bootstrap(table, "psnr", "a", "b", by="upsampling")
-    means = np.random.default_rng(2).choice(values, (20_000, 10)).mean(1)  # the percentiles, by hand
-    assert (found.low, found.high) == pytest.approx(tuple(np.percentile(means, (2.5, 97.5))), rel=0.02)
-    assert str(found).index(f"{found.low:+.3g}") < str(found).index(f"{found.high:+.3g}")
-
-
-def test_whole_numbers_are_subtracted_without_wrapping():
+def test_whole_numbers_become_fractions():
     table = runs(a=np.array([1, 2], dtype=np.uint8), b=np.array([3, 5], dtype=np.uint8))
-    assert paired_bootstrap(table, "psnr", "a", "b", by="upsampling").mean == -2.5
-
-
-def test_the_interval_covers_what_the_docstring_says():
-    generator = np.random.default_rng(0)
-    for n, said in ((2, 0.5), (5, 0.84), (10, 0.91)):
-        covered = []
-        for _ in range(300):
-            table = runs(a=generator.standard_normal(n) + 3, b=np.zeros(n))
-            found = paired_bootstrap(table, "psnr", "a", "b", by="upsampling")
-            covered.append(found.low <= 3 <= found.high)
-        assert np.mean(covered) == pytest.approx(said, abs=0.06)
-        assert ("half of the cases" if n == 2 else f"{100 * said:.0f}") in paired_bootstrap.__doc__
+    one, other = by_seed(table, "psnr", "a", "b", by="upsampling")
+    assert (one - other).tolist() == [-2, -3]
 
 
 def test_pairs_come_in_the_order_of_the_seeds():
     table = runs(a=[1.0, 2.0, 3.0], b=[4.0, 5.0, 6.0]).sample(frac=1, random_state=3)
     one, other = by_seed(table, "psnr", "a", "b", by="upsampling")
     assert one.tolist() == [1, 2, 3] and other.tolist() == [4, 5, 6]
+    assert values_of(table, "psnr", "b", by="upsampling").to_dict() == {0: 4, 1: 5, 2: 6}
+
+
+def test_further_seeds_of_one_setting_are_left_out():
+    table = runs(a=[1.0, 2.0, 3.0], b=[4.0, 5.0])
+    for names in ("ab", "ba"):
+        found = dict(zip(names, by_seed(table, "psnr", *names, by="upsampling"), strict=True))
+        assert found["a"].tolist() == [1, 2] and found["b"].tolist() == [4, 5]
+    for gone in (0, 1):  # then the seeds of neither come first
+        with pytest.raises(ValueError, match="a comparison needs the same seeds"):
+            by_seed(table[(table["upsampling"] != "b") | (table["seed"] != gone)], "psnr", "a", "b", by="upsampling")
+
+
+def test_other_columns_can_pair_the_runs_and_tell_the_settings_apart():
+    table = pd.DataFrame({"look": ["old", "new"] * 2, "draw": [7, 7, 3, 3], "seed": 0, "psnr": [1.0, 2.0, 3.0, 5.0]})
+    one, other = by_seed(table, "psnr", "new", "old", by="look", seed="draw")
+    assert one.tolist() == [5, 2] and other.tolist() == [3, 1]
 
 
 def test_what_cannot_be_compared_is_refused():
     table = runs(a=[1.0, 2.0], b=[1.0, 2.0], c=[1.0, 2.0, 3.0], d=[1.0], e=[1.0, np.nan], f=[1.0, np.inf])
+    table = table[(table["upsampling"] != "c") | (table["seed"] != 1)]
     for other, message in (
         ("z", "upsampling='z' is not in the table; it has a, b, c, d, e, f"),
-        ("c", "'a' has the seeds 0, 1 and 'c' 0, 1, 2"),
+        ("c", "'a' has the seeds 0, 1 and 'c' 0, 2"),
         ("d", "needs the same seeds, at least 2"),
         ("e", "psnr has values that are missing"),
         ("f", "psnr has values that are missing or not finite"),
     ):
         with pytest.raises(ValueError, match=message):
-            paired_bootstrap(table, "psnr", "a", other, by="upsampling")
+            by_seed(table, "psnr", "a", other, by="upsampling")
     with pytest.raises(ValueError, match="at least 2"):
-        paired_bootstrap(runs(a=[1.0], b=[1.0]), "psnr", "a", "b", by="upsampling")
-    with pytest.raises(ValueError, match="has a seed twice"):
-        paired_bootstrap(pd.concat([table, table]), "psnr", "a", "b", by="upsampling")
+        by_seed(runs(a=[1.0], b=[1.0]), "psnr", "a", "b", by="upsampling")
+    with pytest.raises(ValueError, match="upsampling='a' has a seed twice"):
+        by_seed(pd.concat([table, table]), "psnr", "a", "b", by="upsampling")
 
 
 def test_a_summary_keeps_the_order_of_the_table():

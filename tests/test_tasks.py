@@ -16,16 +16,19 @@ from upconv import checkerboard_energy
 from upconv.book import tasks
 from upconv.book.blocks import BLOCKS
 from upconv.book.data import FULL_SHA256, MINI_SHA256, fashion_mnist
+from upconv.book.photographs import photograph_crops
 from upconv.book.scenes import garment_scenes
 from upconv.book.tasks import (
     AUTOENCODER,
     SUPER_RESOLUTION,
     TASKS,
     UNET,
+    Task,
     boundary,
     image_measures,
     segmentation_measures,
-    unet_with_skips,
+    unet_with,
+    variant_of,
     weight_shapes,
     without_frame,
 )
@@ -343,7 +346,7 @@ def test_a_unets_parameters_and_macs_are_those_of_the_formulas(upsampling, skips
     taps = {"conv_transpose_2x2": 4, "nearest_conv_2x2": 4, "conv_transpose_4x4": 16, "pixel_shuffle": 36}
     of_block = taps.get(upsampling, 9)
     low = upsampling.startswith(("conv_transpose", "pixel_shuffle"))
-    task = unet_with_skips(skips)
+    task = unet_with(skips=skips)
     model = task.build(upsampling, (8, 16), "mini")
     before = {name: value.clone() for name, value in model.state_dict().items()}
     parameters, macs = task.parameters_and_macs(model)
@@ -369,11 +372,127 @@ def test_a_unet_is_measured_by_its_masks():
     assert len(UNET.blocks) == 6 and set(UNET.blocks) < set(BLOCKS)
 
 
-def test_fewer_skip_connections_are_the_same_task_otherwise():
-    task = unet_with_skips(1)
+@pytest.mark.parametrize("options", [dict(skips=1), dict(activation=True), dict(skips=0, activation=True)], ids=str)
+def test_a_unet_with_an_option_is_the_same_task_otherwise(options):
+    task = unet_with(**options)
     assert task.name == "unet" and task._replace(build=None) == UNET._replace(build=None)
     for tier in ("mini", "full"):
         channels = UNET.tiers[tier]["channels"]
-        model = task.build("pixel_shuffle", channels, tier)
-        assert model.decoder.skips == 1
-        assert UNET.build("pixel_shuffle", channels, tier).decoder.skips == len(channels)
+        plain, other = (one.build("pixel_shuffle", channels, tier).decoder for one in (UNET, task))
+        assert (plain.skips, plain.activation) == (len(channels), False)
+        assert (other.skips, other.activation) == (options.get("skips", len(channels)), "activation" in options)
+    fewer = "skips" in options  # an activation has no weights, so its sweep says of itself that it has one
+    assert (task.protocol("pixel_shuffle", (8, 16), "mini") != UNET.protocol("pixel_shuffle", (8, 16), "mini")) is fewer
+
+
+# variants
+
+
+VARIANTS = {
+    f"{name}, {images}, {convolutions}": (IMAGES[name], images, convolutions)
+    for name in IMAGES
+    for images in ("garments", "photographs")
+    for convolutions in (1, 2)
+}
+
+
+@pytest.mark.parametrize("task, images, convolutions", VARIANTS.values(), ids=VARIANTS)
+def test_a_variant_is_the_task_with_other_images_or_more_convolutions(task, images, convolutions):
+    variant = variant_of(task, images, convolutions)
+    assert list(variant.tiers) == ["mini"] and variant.tiers["mini"]["steps"] == 3000
+    changed = {"tiers", "build", *(("data", "decoder", "measures", "sources") if images == "photographs" else ())}
+    same = set(Task._fields) - changed
+    assert all(getattr(variant, name) == getattr(task, name) for name in same)
+    channels = variant.tiers["mini"]["channels"]
+    torch.manual_seed(0)
+    model = variant.build("bilinear_conv_3x3", channels, "mini")
+    further = {name.split(".")[1] for name in model.state_dict() if ".more" in name}
+    assert len(further) == (convolutions - 1) * (2 if task is SUPER_RESOLUTION else 3)
+    inputs, targets = variant.data("test", "mini")
+    assert model(inputs[:2].float()).shape == targets[:2].shape
+    decoder, example = variant.decoder(model)
+    made = decoder(example)
+    assert made.shape == (1, *targets.shape[1:]) and (decoder is model) is (task is SUPER_RESOLUTION)
+    assert variant.measure(model, part=slice(3)).keys() == image_measures(targets[:1], targets[:1]).keys()
+    if images == "photographs":
+        assert variant.measures is image_measures  # there is no frame around a photograph
+    assert variant.parameters_and_macs(model)[0] == sum(one.numel() for one in decoder.parameters())
+    wider = variant.build("bilinear_conv_3x3", tuple(2 * width for width in channels), "mini")
+    if task is AUTOENCODER:
+        assert [one.shape for one in wider.encoder.parameters()] == [one.shape for one in model.encoder.parameters()]
+        expected = ((16, 32, 64), 128) if images == "photographs" else ((8, 16, 64), 64)
+        assert (channels, model.code_size) == expected
+    else:
+        assert channels == task.tiers["mini"]["channels"]
+
+
+@pytest.mark.parametrize("task", IMAGES.values(), ids=IMAGES)
+def test_the_plain_variant_is_the_task_but_for_its_steps(task):
+    variant, channels = variant_of(task), task.tiers["mini"]["channels"]
+    assert variant.tiers == {"mini": {**task.tiers["mini"], "steps": 3000}}
+    assert task.tiers["mini"]["batch_size"] == 16 and "full" in task.tiers  # it is left as it was
+    models = []
+    for one in (task, variant):
+        torch.manual_seed(3)
+        models.append(one.build("pixel_shuffle", channels, "mini").state_dict())
+    assert list(models[0]) == list(models[1]) and all(map(torch.equal, models[0].values(), models[1].values()))
+    assert variant.protocol("pixel_shuffle", channels, "mini") == task.protocol("pixel_shuffle", channels, "mini")
+
+
+def test_the_protocols_of_variants_differ(monkeypatch):
+    def protocols():
+        return {
+            name: json.dumps(variant_of(*given).protocol("pixel_shuffle", (3, 4, 5), "mini"))
+            for name, given in VARIANTS.items()
+        }
+
+    before = protocols()
+    assert len(set(before.values())) == len(before) == 8
+    for owner, key, value in ((tasks.CROPS, "test", 999), (tasks.PHOTOGRAPHS, "train", ("astronaut",))):
+        with monkeypatch.context() as patch:
+            patch.setitem(owner, key, value)
+            after = protocols()
+        assert {name for name in before if before[name] != after[name]} == {n for n in before if "photographs" in n}
+
+
+def test_photographs_are_pieces_and_their_means():
+    _, pieces = variant_of(AUTOENCODER, "photographs").data("test", "mini")
+    assert pieces.shape == (1000, 3, 32, 32) and pieces.dtype == torch.uint8
+    assert torch.equal(pieces[:7], photograph_crops("test", 7))
+    variant = variant_of(SUPER_RESOLUTION, "photographs")
+    small, large = variant.data("train", "mini")
+    assert torch.equal(large[:7], photograph_crops("train", 7)) and len(large) == 5000
+    assert small.shape == (5000, 3, 8, 8) and small.dtype == torch.float32
+    by_hand = large[9, 2, 8:12, 16:20].double().mean() / 255
+    assert small[9, 2, 2, 4].item() == pytest.approx(by_hand.item())
+    assert variant.data("train", "mini")[0] is small  # cut once
+
+
+def test_a_variant_of_something_else_is_refused():
+    with pytest.raises(ValueError, match="images='paintings' must be one of"):
+        variant_of(AUTOENCODER, "paintings")
+    with pytest.raises(ValueError, match="convolutions=0 must be an int of at least 1"):
+        variant_of(AUTOENCODER, convolutions=0).build("pixel_shuffle", (1, 2, 3), "mini")
+
+
+def test_images_in_colour_are_measured_channel_by_channel(pair):
+    images, reference = (some.reshape(1, 3, 28, 28) for some in pair)
+    found = image_measures(images, reference)
+    ssim = dict(data_range=1, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, channel_axis=0)
+    a, b = (some.double()[0].numpy() for some in (images, reference))
+    assert found["ssim"] == pytest.approx(structural_similarity(a, b, **ssim))
+    assert found["psnr"] == pytest.approx(-10 * math.log10(mean_squared_error(a, b)))
+
+
+def test_what_the_tasks_are_compared_by():
+    assert [task.primary for task in TASKS.values()] == ["psnr", "psnr", "foreground_boundary_iou"]
+    assert [task.paired for task in TASKS.values()] == [True, True, False]
+    every = ("channels", "parameters", "time", "folded", "macs", "rates")
+    assert [task.comparisons for task in TASKS.values()] == [every, every, every[:3]]
+    for task in TASKS.values():
+        generator = torch.Generator().manual_seed(0)
+        if task is UNET:
+            found = task.measures(torch.rand(1, 4, 32, 32, generator=generator), torch.zeros(1, 32, 32).long())
+        else:
+            found = task.measures(*torch.rand(2, 1, 1, 28, 28, generator=generator))
+        assert {task.primary, task.score} <= set(found)

@@ -10,7 +10,7 @@ import torch
 from skimage.metrics import peak_signal_noise_ratio
 from torch import nn
 
-from upconv.book.training import as_target, psnr, reconstruct, train
+from upconv.book.training import as_target, learning_rate_at, psnr, reconstruct, train
 
 SETTINGS = dict(steps=6, batch_size=4, learning_rate=0.01, seed=0, progress=False)
 
@@ -94,6 +94,46 @@ def test_every_step_is_one_of_adam_on_the_mean_squared_error(images, warmup, dec
         optimizer.step()
     assert losses == pytest.approx(expected, rel=1e-5)
     torch.testing.assert_close(model.conv.weight, reference.conv.weight, rtol=1e-6, atol=0)
+
+
+def test_the_learning_rate_rises_to_what_was_asked_for_and_falls_to_nothing():
+    assert [learning_rate_at(step, 9, 0.5) for step in (0, 8)] == [0.5, 0.5]
+    assert [learning_rate_at(step, 9, 0.5, warmup=4) for step in range(6)] == [0.125, 0.25, 0.375, 0.5, 0.5, 0.5]
+    falling = [learning_rate_at(step, 5, 1.0, decay=True) for step in range(6)]
+    assert falling == pytest.approx([1, 0.8, 0.6, 0.4, 0.2, 0])  # the last is after the end
+    assert learning_rate_at(2, 10, 1.0, warmup=4, decay=True) == pytest.approx(0.75 * 0.8)
+
+
+@pytest.mark.parametrize("clip", [None, 0.05, 1.2, 1e6])
+def test_long_gradients_are_shortened_to_the_norm_and_short_ones_left(images, clip):
+    """By hand: all gradients of a step are multiplied by one factor, at most 1."""
+    model, reference, norms = Spy(), Spy(), []
+    reference.load_state_dict(model.state_dict())
+    train(model, images, clip=clip, **SETTINGS)
+    optimizer = torch.optim.Adam(reference.parameters(), lr=0.01)
+    for batch in model.batches:
+        optimizer.zero_grad()
+        (reference(batch) - batch).square().mean().backward()
+        gradients = [parameter.grad for parameter in reference.conv.parameters()]
+        norms.append(torch.cat([gradient.flatten() for gradient in gradients]).norm().item())
+        for gradient in gradients:
+            gradient.mul_(min(1, clip / norms[-1]) if clip else 1)
+        optimizer.step()
+    torch.testing.assert_close(model.conv.weight, reference.conv.weight, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(model.conv.bias, reference.conv.bias, rtol=1e-4, atol=1e-6)
+    if clip == 1.2:
+        assert min(norms) < 1.2 < max(norms)  # some steps are shortened, some are not
+    same = trained(images, clip=clip)[0] == trained(images)[0]
+    assert same == (clip in (None, 1e6))
+
+
+def test_a_scaled_loss_is_clipped_by_the_norm_of_the_gradients_themselves(images):
+    """float16's loss is 65,536 times as large; were it clipped as it is, every step would be shortened."""
+    losses = {}
+    for clip in (None, 1e3, 0.05):
+        torch.manual_seed(0)
+        losses[clip] = train(Kept(), images, autocast=torch.float16, clip=clip, **{**SETTINGS, "steps": 30})
+    assert losses[1e3] == losses[None] != losses[0.05]
 
 
 def test_the_callback_sees_the_model_before_the_first_step_and_after_each(images):
@@ -402,11 +442,15 @@ def run_of(images, **settings):
     return losses, model.state_dict(), torch.get_rng_state()
 
 
-@pytest.mark.parametrize("autocast", [None, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(
+    "options",
+    [*(dict(autocast=dtype) for dtype in (None, torch.bfloat16, torch.float16)), dict(clip=0.1)],
+    ids=lambda options: str(*options.values()),
+)
 @pytest.mark.parametrize("at", [1, 2, 12, 22])
-def test_a_lost_run_goes_on_as_if_it_had_not_been_lost(images, cache, at, autocast):
-    expected, state, generator = run_of(images, autocast=autocast)
-    kept = dict(checkpoint="run", checkpoint_seconds=0, autocast=autocast)
+def test_a_lost_run_goes_on_as_if_it_had_not_been_lost(images, cache, at, options):
+    expected, state, generator = run_of(images, **options)
+    kept = dict(checkpoint="run", checkpoint_seconds=0, **options)
     with pytest.raises(LostError):
         run_of(images, **kept, callback=lose_at(at))
     torch.rand(7)  # a new process begins anywhere
@@ -435,11 +479,17 @@ def test_a_finished_run_is_read_back_until_its_file_is_deleted(images, cache, ca
     assert seen == [23, *range(24)]
 
 
-OTHER_RUN = dict(steps=24, batch_size=5, learning_rate=0.02, seed=3, warmup=4, decay=False, autocast=torch.bfloat16)
+OTHER_RUN = dict(steps=24, batch_size=5, learning_rate=0.02, seed=3, warmup=4, decay=False, clip=0.1)
 
 
 @pytest.mark.parametrize(
-    "name, value", [*OTHER_RUN.items(), ("loss", nn.functional.l1_loss), ("loss", nn.HuberLoss(delta=0.01))]
+    "name, value",
+    [
+        *OTHER_RUN.items(),
+        ("autocast", torch.bfloat16),
+        ("loss", nn.functional.l1_loss),
+        ("loss", nn.HuberLoss(delta=0.01)),
+    ],
 )
 def test_another_run_does_not_continue_this_one(images, cache, name, value):
     change = {name: value}

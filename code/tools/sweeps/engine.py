@@ -42,8 +42,13 @@ class Sweep(NamedTuple):
     settings: object  # of a tier ("mini" or "full"): a list of dicts of str, int or float, with the same keys, in order
     run: object  # run(**setting, seed=..., tier=..., device=...): a dict of numbers, with the same keys, in order
     protocol: object  # of a setting and a tier: what else decides a run (network, schedule, data), in JSON's terms
-    seeds: int = 5  # that the table has
+    seeds: object = 5  # that the table has: an int, or a function of a setting
     alone: bool = False  # whether it measures times, so that nothing may run beside a run
+    run_together: object = None  # run_together(**setting, seeds=..., tier=..., device=...): a list of dicts, one a seed
+
+    def seeds_of(self, setting):
+        """Give the number of seeds that the table has of a setting."""
+        return self.seeds(setting) if callable(self.seeds) else self.seeds
 
 
 def read_rows(path):
@@ -84,7 +89,8 @@ def open_runs(settings, tier, seeds, path):
     settings : dict of str to dict
         As of `by_protocol`.
     tier : str
-    seeds : int
+    seeds : callable
+        Gives the number of seeds of a setting.
     path : pathlib.Path
 
     Returns
@@ -104,10 +110,28 @@ def open_runs(settings, tier, seeds, path):
             f"network, the schedule or the data were changed since; remove the file and run again"
         )
     done = {(row["protocol"], int(row["seed"])) for row in rows}
-    return [(settings[key], seed, key) for seed in range(seeds) for key in settings if (key, seed) not in done]
+    counts = {key: seeds(setting) for key, setting in settings.items()}
+    return [
+        (settings[key], seed, key)
+        for seed in range(max(counts.values(), default=0))
+        for key in settings
+        if seed < counts[key] and (key, seed) not in done
+    ]
 
 
-def execute(sweep, *, tier, seeds, jobs=1, backend="loky", scheduler=None, device=None, folder=RESULTS, progress=True):
+def execute(
+    sweep,
+    *,
+    tier,
+    seeds=None,
+    jobs=1,
+    together=False,
+    backend="loky",
+    scheduler=None,
+    device=None,
+    folder=RESULTS,
+    progress=True,
+):
     """Make the runs that are missing, and append the row of each as it ends.
 
     Parameters
@@ -115,10 +139,12 @@ def execute(sweep, *, tier, seeds, jobs=1, backend="loky", scheduler=None, devic
     sweep : Sweep
     tier : str
         "mini" or "full".
-    seeds : int
-        The seeds are 0 to seeds - 1.
+    seeds : int, optional
+        The seeds are 0 to seeds - 1; by default as many as the table has of each setting.
     jobs : int
         Runs at a time; each uses one thread.
+    together : bool
+        Whether the seeds of a setting are trained in one call (`Sweep.run_together`), for which a GPU is made.
     backend : str
         "loky" for processes on this machine; "dask" for a Dask cluster: the one whose scheduler's address is given, or
         a local one of `jobs` workers. Its workers must have one thread each, and the package `upconv` installed.
@@ -141,7 +167,7 @@ def execute(sweep, *, tier, seeds, jobs=1, backend="loky", scheduler=None, devic
     SweepError
         If another process is writing the same file, the file has rows of another protocol or other columns than the
         runs, the settings or the measures cannot be told apart in it, there are several jobs where one has to be alone,
-        the cluster's workers have several threads, or a run on a cluster fails.
+        the cluster's workers have several threads, a run on a cluster fails, or the sweep cannot train seeds together.
     ValueError
         If `tier` or `backend` is unknown.
     """
@@ -158,18 +184,31 @@ def execute(sweep, *, tier, seeds, jobs=1, backend="loky", scheduler=None, devic
     except Timeout:
         raise SweepError(f"{path} is being written by another sweep; wait for it to end") from None
     with lock:
-        runs = open_runs(settings, tier, seeds, path)
+        runs = open_runs(settings, tier, sweep.seeds_of if seeds is None else lambda setting: seeds, path)
         _label(settings, tier, path)
         if runs and sweep.alone and (jobs > 1 or scheduler is not None):
             raise SweepError(f"{sweep.name} measures times: run it with one job, no cluster and nothing else beside it")
-        calls = [(sweep.run, setting, seed, tier, device, protocol) for setting, seed, protocol in runs]
+        if together:
+            if sweep.run_together is None:
+                raise SweepError(f"{sweep.name} cannot train the seeds of a setting together")
+            runs = _of_each_setting(runs)
+        run = sweep.run_together if together else sweep.run
+        calls = [(run, setting, seed, tier, device, protocol) for setting, seed, protocol in runs]
         bar = progress_bar(len(runs), sweep.name, unit="run", shown=progress and bool(runs))
         rows = _on_dask(calls, jobs, scheduler) if backend == "dask" else _here(calls, jobs)
         with bar, contextlib.closing(rows):
-            for row in rows:
-                _append(path, row)
+            for made in rows:
+                _append(path, made)
                 bar.update()
-    return len(runs)
+    return sum(len(seed) if together else 1 for _, seed, _ in runs)
+
+
+def _of_each_setting(runs):
+    """Gather the seeds of each setting: those of a list of runs as lists."""
+    seeds = {}
+    for setting, seed, protocol in runs:
+        seeds.setdefault(protocol, (setting, []))[1].append(seed)
+    return [(setting, several, protocol) for protocol, (setting, several) in seeds.items()]
 
 
 def main(sweeps, argv=None):
@@ -197,6 +236,7 @@ def main(sweeps, argv=None):
     count = dict(type=_at_least_1, metavar="N")
     parser.add_argument("--seeds", **count, help="seeds 0 to N - 1 (default: as many as the table has)")
     parser.add_argument("--jobs", **count, default=1, help="runs at a time, one thread each (default: 1)")
+    parser.add_argument("--together", action="store_true", help="train the seeds of a setting in one call (for a GPU)")
     parser.add_argument("--backend", choices=("loky", "dask"), default="loky")
     parser.add_argument("--scheduler", metavar="ADDRESS", help="of a Dask cluster; without it a local one is started")
     parser.add_argument("--device", help="such as cuda:1; by default a GPU for the tier full, if there is one")
@@ -208,11 +248,12 @@ def main(sweeps, argv=None):
     for sweep in (by_name[name] for name in by_name if name in names):
         jobs = 1 if sweep.alone else options["jobs"]
         try:
-            made = execute(sweep, **{**options, "jobs": jobs}, seeds=seeds or sweep.seeds)
+            made = execute(sweep, **{**options, "jobs": jobs}, seeds=seeds)
         except SweepError as error:
             print(error, file=sys.stderr)
             return 1
-        print(f"{made} runs made; {sweep.name}.csv has seeds 0 to {(seeds or sweep.seeds) - 1}", flush=True)
+        what = f"seeds 0 to {seeds - 1}" if seeds else "all runs"
+        print(f"{made} runs made; {sweep.name}.csv has {what}", flush=True)
     return 0
 
 
@@ -272,16 +313,20 @@ def _on_dask(calls, jobs, scheduler):
 
 
 def _make_run(run, setting, seed, tier, device, protocol):
-    """Make one run in a worker; give its row."""
+    """Make one run in a worker, or those of several seeds together; give the rows."""
     torch.set_num_threads(1)
+    # a GPU's rows are to be like a CPU's; found by its name, since no cluster can be sent what stands there
+    sys.modules["torch.backends.cudnn"].allow_tf32 = False
     device = device or (default_device() if tier == "full" else "cpu")
     start = time.perf_counter()
+    together = isinstance(seed, list)
     try:
-        measures = run(**setting, seed=seed, tier=tier, device=device)
+        found = run(**setting, **{"seeds" if together else "seed": seed}, tier=tier, device=device)
     except Exception as error:
         error.add_note(f"in the run {setting}, seed {seed}, tier {tier}")
         raise
-    for name, value in measures.items():
+    seeds, found = (seed, found) if together else ([seed], [found])
+    for name, value in (pair for measures in found for pair in measures.items()):
         if name in {"tier", "seed", *setting, *ABOUT} or not isinstance(value, (str, int, float)):
             raise SweepError(f"the measure {name}={value!r} must be a number, with a name that no other column has")
     on_gpu = torch.device(device).type == "cuda"
@@ -292,9 +337,12 @@ def _make_run(run, setting, seed, tier, device, protocol):
         _processor(),
         torch.cuda.get_device_name(device) if on_gpu else "cpu",
         datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
-        round(time.perf_counter() - start, 1),
+        round((time.perf_counter() - start) / len(seeds), 1),
     )
-    return {"tier": tier, **setting, "seed": seed, **measures, **dict(zip(ABOUT, about, strict=True))}
+    return [
+        {"tier": tier, **setting, "seed": one, **measures, **dict(zip(ABOUT, about, strict=True))}
+        for one, measures in zip(seeds, found, strict=True)
+    ]
 
 
 def _processor():
@@ -316,15 +364,15 @@ def _label(settings, tier, path):
         _write(path, rows)
 
 
-def _append(path, row):
-    """Add a row."""
+def _append(path, made):
+    """Add rows."""
     rows = read_rows(path)
-    if rows and list(rows[0]) != list(row):
+    if rows and list(rows[0]) != list(made[0]):
         raise SweepError(
-            f"{path} has the columns {', '.join(rows[0])}, and this run has {', '.join(row)}: the program was changed; "
-            f"remove the file and run again"
+            f"{path} has the columns {', '.join(rows[0])}, and this run has {', '.join(made[0])}: the program was "
+            f"changed; remove the file and run again"
         )
-    _write(path, [*rows, row])
+    _write(path, [*rows, *made])
 
 
 def _write(path, rows):

@@ -1,4 +1,6 @@
-"""Exchanging the transposed convolutions of a trained decoder, and training on."""
+"""Exchanging the transposed convolutions of a trained decoder, and training on: with a constant rate, and annealed."""
+
+from functools import partial
 
 import torch
 from torch import nn
@@ -10,10 +12,13 @@ from upconv.book.models import Autoencoder
 from upconv.book.tasks import FASHION_MNIST, weight_shapes
 from upconv.book.training import psnr, reconstruct, train
 
-__all__ = ["SWEEP", "run", "settings"]
+__all__ = ["SWEEPS", "annealed_settings", "run", "settings"]
 
 BLOCK = "conv_transpose_4x4"
 LOOKS = (0, 30, 100, 300)  # steps of fine-tuning after which the images are measured
+
+
+SWAPS = ("original", "subpixel", "fitted", "projected", "reinitialised")
 
 
 def settings(tier):
@@ -22,8 +27,12 @@ def settings(tier):
         "mini": dict(steps=1000, batch_size=16, learning_rate=0.004),
         "full": dict(steps=20000, batch_size=64, learning_rate=0.004),
     }[tier]
-    swaps = "original", "subpixel", "fitted", "projected", "reinitialised"
-    return [{"swap": swap, "warmup": warmup, **common} for warmup in (0, 100) for swap in swaps]
+    return [{"swap": swap, "warmup": warmup, **common} for warmup in (0, 100) for swap in SWAPS]
+
+
+def annealed_settings(tier):
+    """List a tier's settings where both trainings lower the learning rate to 0: five decoders, with a warm-up."""
+    return [setting for setting in settings(tier) if setting["warmup"]]
 
 
 def swapped(model, swap, images):
@@ -40,7 +49,7 @@ def swapped(model, swap, images):
     return result.model, sum(row["residual"] for row in result.report) / len(result.report)
 
 
-def run(swap, warmup, steps, batch_size, learning_rate, *, seed, tier, device):
+def run(swap, warmup, steps, batch_size, learning_rate, *, seed, tier, device, decay=False):
     """Train an autoencoder with ConvTranspose2d 4x4, exchange its upsampling, train the decoder on.
 
     Returns
@@ -58,7 +67,7 @@ def run(swap, warmup, steps, batch_size, learning_rate, *, seed, tier, device):
     def measure(model):
         return psnr(reconstruct(model, test_images), test_images.float() / 255).mean().item()
 
-    common = dict(batch_size=batch_size, learning_rate=learning_rate, device=device, progress=False)
+    common = dict(batch_size=batch_size, learning_rate=learning_rate, decay=decay, device=device, progress=False)
     train(model, train_images, steps=steps, seed=seed, **common)
     measures = {"trained": measure(model)}
     model, measures["residual"] = swapped(model, swap, train_images[:200].to(device).float() / 255)
@@ -73,11 +82,20 @@ def run(swap, warmup, steps, batch_size, learning_rate, *, seed, tier, device):
     return measures
 
 
-def protocol(setting, tier):
+def protocol(setting, tier, decay="none"):
     """List what decides a run beside its settings."""
     network = weight_shapes(lambda: Autoencoder(BLOCK))
-    schedule = {"optimizer": "Adam", "decay": "none"}
+    schedule = {"optimizer": "Adam", "decay": decay}
     return {"network": network, "images": FASHION_MNIST[tier], **schedule, "measured": LOOKS}
 
 
-SWEEP = Sweep("replacing", settings, run, protocol, seeds=6)
+SWEEPS = [
+    Sweep("replacing", settings, run, protocol, seeds=20),
+    Sweep(
+        "replacing_annealed",
+        annealed_settings,
+        partial(run, decay=True),
+        partial(protocol, decay="to 0"),
+        seeds=10,
+    ),
+]

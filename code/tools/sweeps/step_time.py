@@ -6,6 +6,7 @@ import time
 import torch
 
 from tools.sweeps.engine import Sweep
+from upconv.book.blocks import FOLDED
 from upconv.book.comparison import REFERENCE
 from upconv.book.tasks import TASKS
 from upconv.book.training import as_target, loss_of
@@ -16,8 +17,8 @@ ROUNDS, STEPS = 12, 5
 
 
 def settings(tier):
-    """List a tier's settings: every block in every task."""
-    return [{"task": name, "upsampling": block} for name, task in TASKS.items() for block in task.blocks]
+    """List a tier's settings: every block in every task, and the reference trained folded."""
+    return [{"task": name, "upsampling": block} for name, task in TASKS.items() for block in (*task.blocks, FOLDED)]
 
 
 def run(task, upsampling, *, seed, tier, device):

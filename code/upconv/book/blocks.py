@@ -7,10 +7,11 @@ from functools import partial
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from upconv.book.common import checked_int
 
-__all__ = ["BLOCKS", "bilinear_", "icnr_", "upsampling_block"]
+__all__ = ["BLOCKS", "FOLDED", "FoldedPair", "bilinear_", "icnr_", "upsampling_block"]
 
 # How nn.Conv2d draws its own weight: uniform, with a variance of 1 / (3 fan_in).
 _conv2d_default_ = partial(nn.init.kaiming_uniform_, a=5**0.5)
@@ -22,7 +23,7 @@ def upsampling_block(name, in_channels, out_channels, scale=2):
     Parameters
     ----------
     name : str
-        A key of `BLOCKS`.
+        A key of `BLOCKS`; or `FOLDED`, which is none of the ten: "nearest_conv_3x3" as `FoldedPair` trains it.
     in_channels, out_channels : int
         At least 1.
     scale : int
@@ -54,11 +55,54 @@ def upsampling_block(name, in_channels, out_channels, scale=2):
     >>> upsampling_block("bilinear_conv_3x3", 16, 8, scale=3)(torch.zeros(1, 16, 5, 7)).shape
     torch.Size([1, 8, 15, 21])
     """
-    if name not in BLOCKS:
+    builder = FoldedPair if name == FOLDED else BLOCKS.get(name)
+    if builder is None:
         raise ValueError(f"name={name!r} is not a block; expected one of {', '.join(BLOCKS)}")
     in_channels = checked_int("in_channels", in_channels, at_least=1)
     out_channels = checked_int("out_channels", out_channels, at_least=1)
-    return BLOCKS[name](in_channels, out_channels, checked_int("scale", scale, at_least=2))
+    return builder(in_channels, out_channels, checked_int("scale", scale, at_least=2))
+
+
+class FoldedPair(nn.Module):
+    """Nearest upsampling and a 3x3 convolution, trained as the one transposed convolution that the two are.
+
+    The parameters are the convolution's. In every call the kernel of (scale + 2) x (scale + 2) taps is composed of
+    them, so gradients, and with them the path of a training, are those of the pair, but for rounding.
+
+    Parameters
+    ----------
+    in_channels, out_channels, scale : int
+        As of `upsampling_block`.
+
+    Notes
+    -----
+    Karras et al. (2018), arXiv:1710.10196, train their generators' layers so; they sum four shifted copies of a
+    kernel, which here is one multiplication by a matrix of zeros and ones.
+
+    Examples
+    --------
+    >>> pair, folded = upsampling_block("nearest_conv_3x3", 4, 2), FoldedPair(4, 2, scale=2)
+    >>> folded.conv.load_state_dict(pair[1].state_dict())
+    <All keys matched successfully>
+    >>> x = torch.rand(1, 4, 5, 6)
+    >>> torch.allclose(folded(x), pair(x), atol=1e-6)
+    True
+    """
+
+    def __init__(self, in_channels, out_channels, scale):
+        super().__init__()
+        self.conv, self.scale = nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1), scale
+        pixel = torch.eye(9).reshape(9, 1, 3, 3).flip(2, 3)  # each tap of the convolution is a stamp of scale x scale
+        stamps = F.conv_transpose2d(pixel, torch.ones(1, 1, scale, scale))
+        self.register_buffer("stamps", stamps.flatten(1), persistent=False)
+
+    def forward(self, x):
+        """Map (N, in_channels, H, W) to (N, out_channels, scale * H, scale * W)."""
+        weight, size = self.conv.weight.transpose(0, 1), self.scale + 2
+        kernel = (weight.flatten(2) @ self.stamps).unflatten(2, (size, size))
+        if self.conv.weight.stride(1) == 1:  # channels_last
+            kernel = kernel.contiguous(memory_format=torch.channels_last)
+        return F.conv_transpose2d(x, kernel, self.conv.bias, self.scale, padding=1)
 
 
 def icnr_(tensor, scale, initializer=nn.init.kaiming_normal_):
@@ -227,3 +271,4 @@ BLOCKS = {
     "pixel_shuffle": _pixel_shuffle,
     "pixel_shuffle_icnr": _pixel_shuffle_icnr,
 }
+FOLDED = "nearest_conv_3x3_folded"

@@ -1,7 +1,8 @@
-"""How the book compares decoders: three comparisons, always all three, by one protocol.
+"""How the book compares decoders: several comparisons, always all of a task's, by one protocol.
 
-With equal channels and steps, with equal parameters, in equal computing time: each gives somebody the advantage, so
-what holds in one of them only is a result about that comparison.
+With equal channels and steps, with equal parameters, in equal computing time, with equal multiplications: each gives
+somebody the advantage, so what holds in one of them only is a result about that comparison. In these a block has one
+learning rate that breaks no block; in a further one, each has its own best.
 """
 
 import math
@@ -10,35 +11,44 @@ from bisect import bisect_left
 import numpy as np
 import pandas as pd
 import torch
-from scipy.stats import false_discovery_control, ttest_1samp
 
+from upconv.book.blocks import FOLDED
 from upconv.book.common import check_choice
-from upconv.book.results import by_seed, read_results
+from upconv.book.results import read_results
+from upconv.book.together import train_together
 from upconv.book.training import train
 
 __all__ = [
     "COMPARISONS",
+    "FOUR",
     "LEARNING_RATES",
+    "MANY",
+    "RATES",
     "REFERENCE",
-    "SIGNS",
     "WARMUP",
-    "as_table",
+    "best_stable_rates",
     "chosen_learning_rates",
-    "compare_with_reference",
     "equal_time_steps",
+    "is_broken",
     "matched_channels",
     "protocol_of",
+    "run_seeds",
     "run_setting",
     "runs_of",
+    "seeds_of",
     "settings_of",
     "train_by_protocol",
+    "train_seeds",
 ]
 
-COMPARISONS = ("channels", "parameters", "time")
+COMPARISONS = ("channels", "parameters", "time", "folded", "macs", "rates")
 REFERENCE = "nearest_conv_3x3"  # the block that the others are matched to and compared with
+FOLDS_TO = "conv_transpose_4x4"  # the layer that, with other weights, the reference is
 LEARNING_RATES = (0.004, 0.008, 0.016, 0.032)
+RATES = (0.004, 0.008, 0.011, 0.016, 0.023, 0.032)  # those of the full-length runs
+FOUR = ("conv_transpose_3x3", "conv_transpose_4x4", REFERENCE, "pixel_shuffle")  # blocks with such runs
+MANY = (*FOUR, "conv_transpose_4x4_bilinear_init", "bilinear_conv_3x3")  # blocks with most seeds
 WARMUP = 100  # steps
-SIGNS = {"more": "+", "less": "−", "no difference": "="}  # of a verdict
 EARLY = (0, 20, 200)  # steps after which a run is measured, beside the last
 
 
@@ -66,8 +76,52 @@ def train_by_protocol(model, images, targets, **options):
     return train(model, images, targets, warmup=WARMUP, decay=True, **options)
 
 
-def matched_channels(task, upsampling, tier="mini"):
-    """Multiply a decoder's channels so that it has as many parameters as the reference.
+def train_seeds(build, seeds, images, targets, *, look, looks=(), steps, device="cpu", **options):
+    """Train a network for each seed as every comparison does: one by `train_by_protocol`, several together.
+
+    Parameters
+    ----------
+    build : callable
+        Makes a network, its weights drawn from PyTorch's global generator, which is seeded before.
+    seeds : list of int
+    images, targets : torch.Tensor
+        As of `train_by_protocol`.
+    look : callable
+        Called with a network, its place in `seeds` and the number of steps done, after those in `looks` and at the end.
+    looks : collection of int
+    steps, device, **options
+        As of `upconv.book.training.train`.
+
+    Returns
+    -------
+    list of torch.nn.Module
+
+    Raises
+    ------
+    FloatingPointError
+        If the training of a single one breaks off. Several go on with values that are not finite.
+    """
+    models = []
+    for seed in seeds:
+        torch.manual_seed(seed)
+        models.append(build())
+
+    def callback(step):
+        if step in looks or step == steps:
+            for place, model in enumerate(models):
+                look(model, place, step)
+
+    options |= dict(steps=steps, device=device, progress=False, callback=callback)
+    if len(seeds) == 1:
+        train_by_protocol(models[0], images, targets, seed=seeds[0], **options)
+    else:
+        models = [model.to(device) for model in models]
+        train_together(models, images, targets, seeds=seeds, looks=looks, warmup=WARMUP, decay=True, **options)
+    return models
+
+
+def matched_channels(task, upsampling, tier="mini", cost="parameters"):
+    """Multiply a decoder's channels so that it costs as much as the reference.
 
     Parameters
     ----------
@@ -76,31 +130,32 @@ def matched_channels(task, upsampling, tier="mini"):
         The decoder's block.
     tier : str
         "mini" or "full".
+    cost : str
+        "parameters"; or "macs", multiply-accumulates, those of the reference being counted folded into one layer, as it
+        may run once it is trained (and so are its own if it is the block).
 
     Returns
     -------
     tuple of int
-        The task's channels times one factor between 1/4 and 4, rounded: of all such, those with the parameters nearest
-        to the number that the reference block has with the task's own channels. Those channels themselves, if the
-        number is the same.
+        The task's channels times one factor between 1/4 and 4, rounded: of all such, those with the cost nearest to the
+        one that the reference has with the task's own channels. Those channels themselves, if it is the same.
     """
+    check_choice("cost", cost, ("parameters", "macs"))
     channels = task.tiers[tier]["channels"]
 
-    def parameters(upsampling, channels):
+    def count(upsampling, channels):
         with torch.device("meta"):
-            decoder, _ = task.decoder(task.build(upsampling, channels, tier))
-        return sum(parameter.numel() for parameter in decoder.parameters())
+            model = task.build(FOLDS_TO if cost == "macs" and upsampling == REFERENCE else upsampling, channels, tier)
+        return task.parameters_and_macs(model)[cost == "macs"]
 
-    wanted = parameters(REFERENCE, channels)
-    if parameters(upsampling, channels) == wanted:
+    wanted = count(REFERENCE, channels)
+    if count(upsampling, channels) == wanted:
         return channels
     # the factors at which one of the rounded numbers changes, in order, and the channels from each of them on
     factors = sorted({(n + 0.5) / width for width in channels for n in range(width // 4, 4 * width)})
     candidates = [tuple(max(1, math.floor(width * factor + 0.5)) for width in channels) for factor in factors]
-    place = bisect_left(candidates, wanted, key=lambda widths: parameters(upsampling, widths))
-    return min(
-        candidates[max(0, place - 1) : place + 1], key=lambda widths: abs(parameters(upsampling, widths) - wanted)
-    )
+    place = bisect_left(candidates, wanted, key=lambda widths: count(upsampling, widths))
+    return min(candidates[max(0, place - 1) : place + 1], key=lambda widths: abs(count(upsampling, widths) - wanted))
 
 
 def chosen_learning_rates(task, tier="mini"):
@@ -139,6 +194,53 @@ def chosen_learning_rates(task, tier="mini"):
     return {name: float(means[name].idxmax()) for name in task.blocks}
 
 
+def is_broken(scores, task):
+    """Say which runs of one block broke: those that end more than `task.broken` below the best of them.
+
+    Parameters
+    ----------
+    scores : pandas.Series
+        Of the measure that the task names, all of one block.
+    task : upconv.book.tasks.Task
+
+    Returns
+    -------
+    pandas.Series of bool
+    """
+    return scores < scores.max() - task.broken
+
+
+def best_stable_rates(task, tier="mini"):
+    """Give the learning rate that is best for each of the `FOUR`, of those of `RATES` at which no run of it broke.
+
+    Parameters
+    ----------
+    task : upconv.book.tasks.Task
+    tier : str
+        "mini" or "full".
+
+    Returns
+    -------
+    dict of str to float
+        By the name of the block: the rate with the highest mean score on validation images, from the runs of full
+        length in `data/results/rates.csv`.
+
+    Raises
+    ------
+    ValueError
+        If the table has other runs than every such block with every rate and every seed, or no rate is left.
+    """
+    table = _of_task("rates", task, tier, "score_end", {"learning_rate": RATES}, FOUR)
+    rates = {}
+    for name, runs in table.groupby("upsampling", sort=False):
+        broken = is_broken(runs["score_end"], task).groupby(runs["learning_rate"]).transform("any")
+        stable = runs[~broken]
+        if stable.empty:
+            raise ValueError(f"every learning rate broke {name} in the task {task.name!r}; add lower ones")
+        rates[name] = float(stable.groupby("learning_rate")["score_end"].mean().idxmax())
+    return rates
+
+
 def equal_time_steps(task, tier="mini"):
     """Give the steps that each block makes in the time in which the reference makes the task's number of steps.
 
@@ -151,24 +253,26 @@ def equal_time_steps(task, tier="mini"):
     Returns
     -------
     dict of str to int
-        By the name of the block, in tens, from the measured times of `data/results/step_time.csv`: of a whole training
-        step (forward, backward, Adam), the median over the repetitions.
+        By the name of the block, and for the reference trained folded by `upconv.book.blocks.FOLDED`; in tens, from the
+        measured times of `data/results/step_time.csv`: of a whole training step (forward, backward, Adam), the median
+        over the repetitions.
 
     Raises
     ------
     ValueError
         If the table has other runs than every block in every repetition.
     """
-    ratios = _of_task("step_time", task, tier, "ratio", {}).groupby("upsampling")["ratio"].median()
+    blocks = *task.blocks, FOLDED
+    ratios = _of_task("step_time", task, tier, "ratio", {}, blocks).groupby("upsampling")["ratio"].median()
     steps = task.tiers[tier]["steps"]
-    return {name: steps if name == REFERENCE else 10 * round(steps / float(ratios[name]) / 10) for name in task.blocks}
+    return {name: steps if name == REFERENCE else 10 * round(steps / float(ratios[name]) / 10) for name in blocks}
 
 
-def _of_task(name, task, tier, measure, others):
+def _of_task(name, task, tier, measure, others, blocks=None):
     """Read a task's rows of a table; they must be complete, each run once and its measure finite."""
     table = read_results(name, tier)
     table = table[table["task"] == task.name]
-    expected = pd.MultiIndex.from_product([list(task.blocks), *others.values(), sorted(set(table["seed"]))])
+    expected = pd.MultiIndex.from_product([list(blocks or task.blocks), *others.values(), sorted(set(table["seed"]))])
     found = pd.MultiIndex.from_frame(table[["upsampling", *others, "seed"]])
     steps = table["steps"].nunique() if "steps" in table else 1
     if not np.isfinite(table[measure]).all() or steps > 1 or sorted(found) != sorted(expected) or table.empty:
@@ -179,7 +283,7 @@ def _of_task(name, task, tier, measure, others):
     return table
 
 
-def settings_of(task, tier="mini", comparisons=COMPARISONS):
+def settings_of(task, tier="mini", comparisons=None):
     """List the runs of a task: every block in every comparison; one run serves all comparisons that it fits.
 
     Parameters
@@ -187,28 +291,39 @@ def settings_of(task, tier="mini", comparisons=COMPARISONS):
     task : upconv.book.tasks.Task
     tier : str
         "mini" or "full".
-    comparisons : tuple of str
-        Of `COMPARISONS`, those that are wanted; another name is a ValueError.
+    comparisons : tuple of str, optional
+        Of `COMPARISONS`, those that are wanted; another name is a ValueError. By default the task's.
 
     Returns
     -------
     list of dict
         `comparisons` (names from `COMPARISONS`, with spaces between), `upsampling`, `channels` (ints with spaces
-        between), `steps`, `batch_size` and `learning_rate`. The learning rate is the block's in all of them.
+        between), `steps`, `batch_size` and `learning_rate`. The learning rate is the block's in all but "rates"; in
+        that and in "macs" are the `FOUR` alone. "folded" is the reference, with the steps that it makes in the time of
+        "time" if it is trained as one layer.
     """
+    comparisons = task.comparisons if comparisons is None else comparisons
     if not set(comparisons) <= set(COMPARISONS):
         raise ValueError(f"comparisons={comparisons!r} must be a tuple of {', '.join(COMPARISONS)}")
     plain = task.tiers[tier]
     rates, steps = chosen_learning_rates(task, tier), equal_time_steps(task, tier)
+    tuned = best_stable_rates(task, tier) if "rates" in comparisons else {}
     runs = {}
+
+    def add(comparison, name, channels=plain["channels"], steps=plain["steps"], rate=None):
+        if comparison in comparisons:
+            runs.setdefault((name, channels, steps, rate or rates[name]), []).append(comparison)
+
     for name in task.blocks:
-        for comparison, channels, number in (
-            ("channels", plain["channels"], plain["steps"]),
-            ("parameters", matched_channels(task, name, tier), plain["steps"]),
-            ("time", plain["channels"], steps[name]),
-        ):
-            if comparison in comparisons:
-                runs.setdefault((name, channels, number), []).append(comparison)
+        add("channels", name)
+        add("parameters", name, matched_channels(task, name, tier))
+        add("time", name, steps=steps[name])
+        if name == REFERENCE:
+            add("folded", name, steps=steps[FOLDED])
+        if name in FOUR:
+            add("macs", name, matched_channels(task, name, tier, "macs"))
+        if name in tuned:
+            add("rates", name, rate=tuned[name])
     return [
         dict(
             comparisons=" ".join(comparisons),
@@ -216,10 +331,27 @@ def settings_of(task, tier="mini", comparisons=COMPARISONS):
             channels=" ".join(map(str, channels)),
             steps=number,
             batch_size=plain["batch_size"],
-            learning_rate=rates[name],
+            learning_rate=rate,
         )
-        for (name, channels, number), comparisons in runs.items()
+        for (name, channels, number, rate), comparisons in runs.items()
     ]
+
+
+def seeds_of(setting):
+    """Give the number of seeds of one of the runs of `settings_of`: more for the blocks that are asked about most.
+
+    Parameters
+    ----------
+    setting : dict
+        As of `settings_of`.
+
+    Returns
+    -------
+    int
+    """
+    seeds = {"macs": 10, "rates": 15}
+    each = 20 if setting["upsampling"] in MANY else 10
+    return max(seeds.get(comparison, each) for comparison in setting["comparisons"].split())
 
 
 def protocol_of(task, setting, tier):
@@ -245,58 +377,76 @@ def _widths(channels):
     return tuple(int(number) for number in channels.split())
 
 
-def run_setting(
-    task, comparisons, upsampling, channels, steps, batch_size, learning_rate, *, seed, tier="mini", device="cpu"
+def run_setting(task, *, seed, **setting):
+    """Make one run of a comparison, as `run_seeds` does of one seed.
+
+    Parameters
+    ----------
+    task : upconv.book.tasks.Task
+    seed : int
+        Of the weights and of the order of the images.
+    **setting
+        The other arguments of `run_seeds`.
+
+    Returns
+    -------
+    dict of str to float
+        What `run_seeds` gives for the seed.
+    """
+    [measures] = run_seeds(task, seeds=[seed], **setting)
+    return measures
+
+
+def run_seeds(
+    task, comparisons, upsampling, channels, steps, batch_size, learning_rate, *, seeds, tier="mini", device="cpu"
 ):
-    """Make one run of a comparison: train a network, measure it on the test images.
+    """Make runs of a comparison: train a network for each seed, measure them on the test images.
 
     Parameters
     ----------
     task : upconv.book.tasks.Task
     comparisons, upsampling, channels, steps, batch_size, learning_rate
         As of `settings_of`.
-    seed : int
+    seeds : list of int
         Of the weights and of the order of the images.
     tier : str
         "mini" or "full".
     device : str
-        Where the network is trained.
+        Where the networks are trained.
 
     Returns
     -------
-    dict of str to float
-        `parameters` and `macs` (for one image) of the decoder; then what the task's `measures` gives, after 0, 20, 200
-        and all steps (`psnr_0`, `psnr_20`, `psnr_200`, `psnr_end` and so on), the early ones if there are so many
-        steps; and its score (`psnr_training`) at the end on as many training images as there are test images.
+    list of dict of str to float
+        For each seed, `parameters` and `macs` (for one image) of the decoder; then what the task's `measures` gives,
+        after 0, 20, 200 and all steps (`psnr_0`, `psnr_20`, `psnr_200`, `psnr_end` and so on), the early ones if there
+        are so many steps; and its score (`psnr_training`) at the end on as many training images as there are test
+        images.
 
     Raises
     ------
     FloatingPointError
-        If the training breaks off.
+        If the training of a single one breaks off.
+    ValueError
+        If that of one of several did.
     """
-    torch.manual_seed(seed)
-    model = task.build(upsampling, _widths(channels), tier)
-    parameters, macs = task.parameters_and_macs(model)
-    measures = {"parameters": parameters, "macs": macs}
 
-    def look(step):
+    def build():
+        return task.build(upsampling, _widths(channels), tier)
+
+    parameters, macs = task.parameters_and_macs(build())
+    found = [{"parameters": parameters, "macs": macs} for _ in seeds]
+
+    def look(model, place, step):
         for name in [step] * (step in EARLY) + ["end"] * (step == steps):
-            measures.update({f"{measure}_{name}": value for measure, value in task.measure(model, tier=tier).items()})
+            measures = task.measure(model, tier=tier)
+            found[place].update({f"{measure}_{name}": value for measure, value in measures.items()})
 
-    train_by_protocol(
-        model,
-        *task.data("train", tier),
-        steps=steps,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        seed=seed,
-        device=device,
-        progress=False,
-        callback=look,
-    )
+    options = dict(steps=steps, batch_size=batch_size, learning_rate=learning_rate, device=device)
+    models = train_seeds(build, seeds, *task.data("train", tier), look=look, looks=EARLY, **options)
     test = len(task.data("test", tier)[0])
-    measures[f"{task.score}_training"] = task.measure(model, "train", tier, slice(test))[task.score]
-    return measures
+    for model, measures in zip(models, found, strict=True):
+        measures[f"{task.score}_training"] = task.measure(model, "train", tier, slice(test))[task.score]
+    return found
 
 
 def runs_of(table, comparison):
@@ -320,134 +470,3 @@ def runs_of(table, comparison):
     """
     check_choice("comparison", comparison, COMPARISONS)
     return table[[comparison in names.split() for names in table["comparisons"]]]
-
-
-def compare_with_reference(table, measure, reference=REFERENCE, *, by="upsampling"):
-    """Compare every setting with one of them, seed by seed, and say which differences stand.
-
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        One run for every setting and seed, as of `runs_of`.
-    measure : str
-        A column of numbers.
-    reference : str
-        A value of the column `by`.
-    by : str
-        The column that tells the settings apart.
-
-    Returns
-    -------
-    pandas.DataFrame
-        A row for every setting but the reference, in the order of the table, and the columns `mean` and `std` of the
-        differences (setting minus reference), `low` and `high`, the ends of the 95% interval of their mean, `p`, and
-        `verdict`: "more" or "less" if `p` is below 0.05, otherwise "no difference".
-
-    Raises
-    ------
-    ValueError
-        As `upconv.book.results.paired_bootstrap`, and if there is nothing to compare the reference with.
-
-    Notes
-    -----
-    Intervals and tests are Student's for pairs: with five seeds the bootstrap's intervals are too narrow. Of many tests
-    some succeed by chance, so `p` is adjusted for the settings of this call by Benjamini and Hochberg's (1995) false
-    discovery rate, doi 10.1111/j.2517-6161.1995.tb02031.x: over many such calls, the share of named differences that
-    are none is on average at most one in twenty. Neither the intervals nor several calls are adjusted. Differences
-    below a billionth of the values are rounding, and count as 0.
-
-    Examples
-    --------
-    >>> psnr = {"nearest_conv_3x3": [1.0, 2.0, 3.0], "pixel_shuffle": [2.0, 3.1, 4.0], "bilinear_conv_3x3": [0, 3, 3]}
-    >>> runs = [(name, seed, value) for name in psnr for seed, value in enumerate(psnr[name])]
-    >>> table = pd.DataFrame(runs, columns=["upsampling", "seed", "psnr"])
-    >>> compare_with_reference(table, "psnr")["verdict"].to_dict()
-    {'pixel_shuffle': 'more', 'bilinear_conv_3x3': 'no difference'}
-    """
-    rows = {}
-    for name in table[by].unique():
-        if name != reference:
-            one, other = by_seed(table, measure, name, reference, by=by)
-            difference = np.where(np.isclose(one, other, rtol=1e-9, atol=0), 0.0, one - other)
-            if difference.any():
-                found = ttest_1samp(difference, 0)
-                low, high = found.confidence_interval(0.95)
-                p = found.pvalue
-            else:  # a test of nothing but zeros has no value
-                low, high, p = 0.0, 0.0, 1.0
-            rows[name] = difference.mean(), difference.std(ddof=1), low, high, p
-    if not rows:
-        raise ValueError(f"the table has no other {by} than {reference!r}")
-    result = pd.DataFrame.from_dict(rows, orient="index", columns=["mean", "std", "low", "high", "p"])
-    result["p"] = false_discovery_control(result["p"])
-    result["verdict"] = [
-        "no difference" if p >= 0.05 else "more" if mean > 0 else "less"
-        for mean, p in zip(result["mean"], result["p"], strict=True)
-    ]
-    return result
-
-
-def as_table(table, measures, base_lines=None, *, floor=None, reference=REFERENCE, by="upsampling"):
-    """Lay out one comparison for readers: what each decoder costs, its measures, which differences stand.
-
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        One run for every setting and seed, as of `runs_of`.
-    measures : dict of str to (str, str)
-        For every column that is shown, its title and its number format, such as ("PSNR, dB", ".2f").
-    base_lines : dict of str to dict, optional
-        Further rows, by their names: for some of the columns a value.
-    floor : (str, str), optional
-        A measure and a base line. Settings with a lower mean are shown, but take part in no verdict.
-    reference : str
-        A value of the column `by`.
-    by : str
-        The column that tells the settings apart.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Of str. Columns `parameters`, `MACs` (in thousands, for one image), `steps` where they differ, then each
-        measure's mean ± standard deviation over the seeds and a sign against the reference by `compare_with_reference`:
-        + more, − less, = no difference, nothing if the setting or the reference is below the floor. No text breaks
-        between its parts.
-
-    Raises
-    ------
-    ValueError
-        If the table lacks the reference or has the name of a base line, if the floor is not a number, or as
-        `compare_with_reference`.
-    """
-    base_lines = base_lines or {}
-    means = table.groupby(by, sort=False).mean(numeric_only=True)
-    if reference not in means.index:
-        raise ValueError(f"{by}={reference!r} is not in the table; it has {', '.join(map(str, means.index))}")
-    if set(base_lines) & set(means.index):
-        raise ValueError(f"a base line has the name of a setting: {', '.join(set(base_lines) & set(means.index))}")
-    judged = list(means.index)
-    if floor:
-        measure, line = floor
-        if not np.isfinite(base_lines[line][measure]):
-            raise ValueError(f"the floor, {measure} of {line}, is {base_lines[line][measure]}")
-        judged = [name for name in judged if means.loc[name, measure] >= base_lines[line][measure]]
-    rows = {
-        name: {
-            "parameters": f"{row['parameters']:,.0f}",
-            "MACs": f"{row['macs'] / 1000:,.0f}k",
-            **({"steps": f"{row['steps']:,.0f}"} if means["steps"].nunique() > 1 else {}),
-        }
-        for name, row in means.iterrows()
-    }
-    for measure, (title, form) in measures.items():
-        signs = {}
-        if reference in judged and len(judged) > 1:
-            verdicts = compare_with_reference(table[table[by].isin(judged)], measure, reference, by=by)["verdict"]
-            signs = verdicts.map(SIGNS).to_dict()
-        for name, values in table.groupby(by, sort=False)[measure]:
-            text = f"{values.mean():{form}} ± {values.std():{form}} {signs.get(name, '')}".rstrip()
-            rows[name][title] = text.replace(" ", "\N{NO-BREAK SPACE}").replace("-", "\N{MINUS SIGN}")
-        for line, values in base_lines.items():
-            shown = format(values[measure], form).replace("-", "\N{MINUS SIGN}") if measure in values else ""
-            rows.setdefault(line, dict.fromkeys(rows[reference].keys() - {title}, ""))[title] = shown
-    return pd.DataFrame.from_dict(rows, orient="index")

@@ -127,7 +127,7 @@ def committed_file(name: str) -> Path:
     Parameters
     ----------
     name : str
-        Relative to that folder, such as `results/checkerboard.csv`.
+        Relative to that folder, such as `results/schedules.csv`.
 
     Returns
     -------

@@ -1,15 +1,34 @@
 """The book's photographs and curves: matplotlib figures with a transparent background, for light and dark pages."""
 
+import textwrap
+
 import matplotlib.pyplot as plt
 import torch
 from matplotlib.colors import to_rgb
 
+from upconv.book.common import check_choice
 from upconv.book.drawings import BLUE, GREEN, GREY, ORANGE, PINK, SKY
 from upconv.book.tasks import boundary
 
-__all__ = ["boundary_errors", "class_colours", "image_grid", "seed_points", "use_book_style"]
+__all__ = [
+    "boundary_errors",
+    "class_colours",
+    "curves",
+    "forest",
+    "image_grid",
+    "seed_points",
+    "use_book_style",
+]
 
 CLASS_COLOURS = ("#4d4d4d", ORANGE, SKY, PINK, GREEN, BLUE)
+VERDICTS = {  # a marker, its colour, and what fills it
+    "more": (">", BLUE, BLUE),
+    "less": ("<", ORANGE, ORANGE),
+    "equivalent": ("s", GREEN, GREEN),
+    "undecided": ("o", GREY, "none"),
+}
+LINES = ("-", "--", "-.", ":")
+MARKERS = "os^vDPX<>*"
 
 
 def class_colours(masks):
@@ -135,9 +154,7 @@ def seed_points(tables, measure, names, lines=None, *, by="upsampling", label=No
     """
     for title, table in tables.items():
         for name in names:
-            values = table.loc[table[by] == name, measure]
-            if values.empty or values.isna().any():
-                raise ValueError(f"the table {title!r} has no run with {by}={name!r}, or one without a value")
+            _values(table, by, name, [measure], f"the table {title!r}")
     figure, axis = plt.subplots(figsize=(6.8, 0.5 * len(names) + 1.4), layout="constrained")
     colours = plt.rcParams["axes.prop_cycle"].by_key()["color"]
     step = 0.7 / len(tables)
@@ -157,3 +174,121 @@ def seed_points(tables, measure, names, lines=None, *, by="upsampling", label=No
     axis.grid(axis="y", alpha=0.25)
     figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
     return figure
+
+
+def forest(families, *, labels, label, margin=None):
+    """Show families of differences: a panel a family, a row a setting, the mean and its 95% interval, and the verdict.
+
+    Verdicts differ in shape and colour: a full triangle that points to the right is "more", one to the left "less", a
+    full square "equivalent", an open circle "undecided".
+
+    Parameters
+    ----------
+    families : dict of str to pandas.DataFrame
+        By the title of the panel, as of `upconv.book.verdicts.family`.
+    labels : dict of str to str
+        For every setting, from top to bottom, the label of its row; those in no family get none.
+    label : str
+        That of the axis.
+    margin : float, optional
+        Differences up to this are shaded: they do not matter.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    ValueError
+        If a setting has no label.
+    """
+    given = {name for rows in families.values() for name in rows.index}
+    if not given <= set(labels):
+        raise ValueError(f"there is no label for {', '.join(sorted(map(str, given - set(labels))))}")
+    names = [name for name in labels if name in given]
+    figure, (axes,) = plt.subplots(
+        1,
+        len(families),
+        figsize=(7.5, 0.3 * len(names) + 1.5),
+        sharex=True,
+        sharey=True,
+        squeeze=False,
+        layout="constrained",
+    )
+    shown = {}
+    for axis, (title, rows) in zip(axes, families.items(), strict=True):
+        axis.axvline(0, color=GREY, linewidth=1)
+        if margin is not None:
+            axis.axvspan(-margin, margin, color=GREY, alpha=0.2, linewidth=0)
+        for verdict, (marker, colour, face) in VERDICTS.items():
+            some = rows[rows["verdict"] == verdict]
+            if len(some):
+                ends = some[["low", "high"]].sub(some["mean"], axis=0).abs().to_numpy().T
+                style = dict(fmt=marker, color=colour, markerfacecolor=face, markersize=6, linewidth=1.5)
+                heights = [names.index(name) for name in some.index]
+                shown[verdict] = axis.errorbar(some["mean"], heights, xerr=ends, **style)
+        axis.set_title(textwrap.fill(title, 60 // len(families)), fontsize=9)
+        axis.tick_params(labelsize=9)
+        axis.grid(axis="y", alpha=0.25)
+        axis.locator_params(axis="x", nbins=4)
+    axes[0].set_yticks(range(len(names)), [labels[name] for name in names])
+    axes[0].set_ylim(len(names) - 0.5, -0.5)
+    figure.supxlabel(label, fontsize=10)
+    legend = {verdict: shown[verdict] for verdict in VERDICTS if verdict in shown}
+    figure.legend(legend.values(), legend, loc="outside upper center", ncols=4, frameon=False, fontsize=9)
+    return figure
+
+
+def curves(runs, columns, *, by, labels, label, band="std"):
+    """Show how a measure changes in training: a line a setting, its mean over the seeds, and a band around it.
+
+    Lines differ in colour, dashes and marker.
+
+    Parameters
+    ----------
+    runs : pandas.DataFrame
+        One run for every setting and seed.
+    columns : dict of int to str
+        For every step the column that has the measure then. The axis of the steps is logarithmic, with a place for 0.
+    by : str
+        The column that tells the settings apart.
+    labels : dict of str to str
+        For every setting that is shown, its label.
+    label : str
+        That of the axis.
+    band : str
+        "std", a standard deviation (with n - 1) to both sides of the mean, or "range", from the lowest seed to the
+        highest.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    ValueError
+        If there is no such band, a setting has no run, or a run lacks a value.
+    """
+    check_choice("band", band, ("std", "range"))
+    steps = sorted(columns)
+    found = {name: _values(runs, by, name, [columns[step] for step in steps], "the table") for name in labels}
+    figure, axis = plt.subplots(figsize=(7.5, 4.2), layout="constrained")
+    for number, (name, values) in enumerate(found.items()):
+        mean, std = values.mean(), values.std()
+        low, high = (mean - std, mean + std) if band == "std" else (values.min(), values.max())
+        style = dict(linestyle=LINES[number % len(LINES)], marker=MARKERS[number % len(MARKERS)], markersize=5)
+        (line,) = axis.plot(steps, mean, label=labels[name], **style)
+        axis.fill_between(steps, low, high, color=line.get_color(), alpha=0.15, linewidth=0)
+    axis.set_xscale("symlog", linthresh=min((step for step in steps if step > 0), default=1))
+    axis.set_xticks(steps, [f"{step:,}" for step in steps])
+    axis.minorticks_off()
+    axis.set(xlabel="steps", ylabel=label)
+    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9, handlelength=3)
+    return figure
+
+
+def _values(table, by, name, columns, title):
+    values = table.loc[table[by] == name, columns]
+    if values.empty or values.isna().any(axis=None):
+        raise ValueError(f"{title} has no run with {by}={name!r}, or one without a value")
+    return values

@@ -19,11 +19,11 @@ ODD_SIZES = ("interpolate", "output_size", "pad", "pad_input_reflect", "pad_inpu
 
 
 class Autoencoder(nn.Module):
-    """A small convolutional autoencoder for images of 1 x 28 x 28, a few numbers to the image.
+    """A small convolutional autoencoder for images of 28 x 28 or 32 x 32, a few numbers to the image.
 
-    `encoder` pads the images to 32 x 32 with zeros and halves them three times; `decoder` doubles a 4 x 4 map three
-    times, each time by one block of `upsampling`, and crops the padding away. The weights are drawn from PyTorch's
-    global generator, those of the blocks last.
+    `encoder` pads images of 28 x 28 to 32 x 32 with zeros and halves them three times; `decoder` doubles a 4 x 4 map
+    three times, each time by one block of `upsampling`, and crops the padding away. The weights are drawn from
+    PyTorch's global generator, those of the blocks last.
 
     Parameters
     ----------
@@ -35,13 +35,19 @@ class Autoencoder(nn.Module):
         The channels at 16 x 16, 8 x 8 and 4 x 4 pixels, each at least 1. The decoder's last block keeps the first.
     decoder_channels : tuple of 3 ints, optional
         Those of the decoder, if they are to differ from the encoder's.
+    image_channels : int
+        Those of the images, at least 1.
+    image_size : int
+        Their height and width, 28 or 32.
+    convolutions : int
+        How many layers each doubling has, at least 1: the block, and so many 3x3 convolutions less one.
 
     Raises
     ------
     TypeError
         If a number is not an int.
     ValueError
-        If there is no block of that name, a number is below 1, or a tuple of channels does not have 3 entries.
+        If there is no block of that name, a number is out of its range, or a tuple of channels does not have 3 entries.
 
     Notes
     -----
@@ -61,16 +67,29 @@ class Autoencoder(nn.Module):
     )
     """
 
-    def __init__(self, upsampling="nearest_conv_3x3", code_size=64, channels=(8, 16, 64), decoder_channels=None):
+    def __init__(
+        self,
+        upsampling="nearest_conv_3x3",
+        code_size=64,
+        channels=(8, 16, 64),
+        decoder_channels=None,
+        image_channels=1,
+        image_size=28,
+        convolutions=1,
+    ):
         super().__init__()
+        image_channels = checked_int("image_channels", image_channels, at_least=1)
+        if checked_int("image_size", image_size, at_least=1) not in (28, 32):
+            raise ValueError(f"image_size={image_size!r} must be 28 or 32")
+        frame = (32 - image_size) // 2
         code_size = checked_int("code_size", code_size, at_least=1)
         where = "the channels at 16 x 16, 8 x 8 and 4 x 4 pixels"
         c16, c8, c4 = _channels(where, 3, channels=channels)
-        self.code_size = code_size
+        self.code_size, self.image_shape = code_size, (image_channels, image_size, image_size)
         self.encoder = nn.Sequential(
             OrderedDict(
-                pad=nn.ZeroPad2d(2),
-                conv1=nn.Conv2d(1, c16, kernel_size=3, stride=2, padding=1),
+                pad=nn.ZeroPad2d(frame),
+                conv1=nn.Conv2d(image_channels, c16, kernel_size=3, stride=2, padding=1),
                 elu1=nn.ELU(),
                 conv2=nn.Conv2d(c16, c8, kernel_size=3, stride=2, padding=1),
                 elu2=nn.ELU(),
@@ -83,19 +102,23 @@ class Autoencoder(nn.Module):
         if decoder_channels is not None:
             c16, c8, c4 = _channels(where, 3, decoder_channels=decoder_channels)
         linear = nn.Linear(code_size, c4 * 4 * 4)
-        conv = nn.Conv2d(c16, 1, kernel_size=3, padding=1)
+        conv = nn.Conv2d(c16, image_channels, kernel_size=3, padding=1)
+        more = _more_convolutions(convolutions, c8, c16, c16)
         self.decoder = nn.Sequential(
             OrderedDict(
                 linear=linear,
                 unflatten=nn.Unflatten(1, (c4, 4, 4)),
                 up1=upsampling_block(upsampling, c4, c8),
                 elu1=nn.ELU(),
+                **more[0],
                 up2=upsampling_block(upsampling, c8, c16),
                 elu2=nn.ELU(),
+                **more[1],
                 up3=upsampling_block(upsampling, c16, c16),
                 elu3=nn.ELU(),
+                **more[2],
                 conv=conv,
-                crop=nn.ZeroPad2d(-2),
+                crop=nn.ZeroPad2d(-frame),
             )
         )
 
@@ -104,7 +127,7 @@ class Autoencoder(nn.Module):
 
         Parameters
         ----------
-        images : torch.Tensor, shape (N, 1, 28, 28)
+        images : torch.Tensor, shape (N, *image_shape)
             From 0 to 1, of the model's dtype and on its device.
 
         Returns
@@ -116,8 +139,9 @@ class Autoencoder(nn.Module):
         ValueError
             If the images have another shape.
         """
-        if images.dim() != 4 or images.shape[1:] != (1, 28, 28):
-            raise ValueError(f"images must have the shape (N, 1, 28, 28), not {tuple(images.shape)}")
+        if images.dim() != 4 or images.shape[1:] != self.image_shape:
+            expected = ", ".join(map(str, self.image_shape))
+            raise ValueError(f"images must have the shape (N, {expected}), not {tuple(images.shape)}")
         return self.encoder(images)
 
     def decode(self, codes):
@@ -130,7 +154,7 @@ class Autoencoder(nn.Module):
 
         Returns
         -------
-        torch.Tensor, shape (N, 1, 28, 28)
+        torch.Tensor, shape (N, *image_shape)
             Of any values: nothing holds them between 0 and 1.
 
         Raises
@@ -143,12 +167,12 @@ class Autoencoder(nn.Module):
         return self.decoder(codes)
 
     def forward(self, images):
-        """Map images to their reconstructions, both of shape (N, 1, 28, 28): `decode(encode(images))`."""
+        """Map images to their reconstructions, both of shape (N, *image_shape): `decode(encode(images))`."""
         return self.decode(self.encode(images))
 
 
 class SuperResolution(nn.Module):
-    """A small convolutional network that enlarges grey images fourfold, in two doublings.
+    """A small convolutional network that enlarges images fourfold, in two doublings.
 
     Two 3x3 convolutions at the small size, two blocks of `upsampling`, a 3x3 convolution at the large size. The weights
     are drawn from PyTorch's global generator, those of the blocks last.
@@ -159,6 +183,10 @@ class SuperResolution(nn.Module):
         The name of the two blocks, a key of `upconv.book.blocks.BLOCKS`.
     channels : tuple of 3 ints
         The channels at the input's size, at twice and at four times that, each at least 1.
+    image_channels : int
+        Those of the images, at least 1.
+    convolutions : int
+        How many layers each doubling has, at least 1: the block, and so many 3x3 convolutions less one.
 
     Raises
     ------
@@ -180,12 +208,14 @@ class SuperResolution(nn.Module):
     torch.Size([5, 1, 32, 32])
     """
 
-    def __init__(self, upsampling="nearest_conv_3x3", channels=(32, 16, 8)):
+    def __init__(self, upsampling="nearest_conv_3x3", channels=(32, 16, 8), image_channels=1, convolutions=1):
         super().__init__()
         c1, c2, c4 = _channels("the channels at 1, 2 and 4 times the input's size", 3, channels=channels)
-        conv1 = nn.Conv2d(1, c1, kernel_size=3, padding=1)
+        self.image_channels = checked_int("image_channels", image_channels, at_least=1)
+        conv1 = nn.Conv2d(image_channels, c1, kernel_size=3, padding=1)
         conv2 = nn.Conv2d(c1, c1, kernel_size=3, padding=1)
-        conv3 = nn.Conv2d(c4, 1, kernel_size=3, padding=1)
+        conv3 = nn.Conv2d(c4, image_channels, kernel_size=3, padding=1)
+        more = _more_convolutions(convolutions, c2, c4)
         self.layers = nn.Sequential(
             OrderedDict(
                 conv1=conv1,
@@ -194,8 +224,10 @@ class SuperResolution(nn.Module):
                 elu2=nn.ELU(),
                 up1=upsampling_block(upsampling, c1, c2),
                 elu3=nn.ELU(),
+                **more[0],
                 up2=upsampling_block(upsampling, c2, c4),
                 elu4=nn.ELU(),
+                **more[1],
                 conv3=conv3,
             )
         )
@@ -205,12 +237,12 @@ class SuperResolution(nn.Module):
 
         Parameters
         ----------
-        images : torch.Tensor, shape (N, 1, H, W)
+        images : torch.Tensor, shape (N, image_channels, H, W)
             From 0 to 1, of the model's dtype and on its device.
 
         Returns
         -------
-        torch.Tensor, shape (N, 1, 4 * H, 4 * W)
+        torch.Tensor, shape (N, image_channels, 4 * H, 4 * W)
             Of any values: nothing holds them between 0 and 1.
 
         Raises
@@ -218,8 +250,8 @@ class SuperResolution(nn.Module):
         ValueError
             If the images have another shape.
         """
-        if images.dim() != 4 or images.shape[1] != 1:
-            raise ValueError(f"images must have the shape (N, 1, H, W), not {tuple(images.shape)}")
+        if images.dim() != 4 or images.shape[1] != self.image_channels:
+            raise ValueError(f"images must have the shape (N, {self.image_channels}, H, W), not {tuple(images.shape)}")
         return self.layers(images)
 
 
@@ -244,6 +276,9 @@ class UNet(nn.Module):
         default the encoder's.
     skips : int, optional
         How many levels have a skip connection, counted from the smallest size; by default all.
+    activation : bool
+        Whether a ReLU stands after every block. Without it the block and the convolution that follows are one linear
+        map.
     odd_sizes : str
         What is done where a level's size is odd, so that the block's output is a pixel smaller than what it is to be
         concatenated with. One of `ODD_SIZES`: "interpolate" that output bilinearly to the size; "output_size", ask the
@@ -286,6 +321,7 @@ class UNet(nn.Module):
         channels=(8, 16, 32),
         decoder_channels=None,
         skips=None,
+        activation=False,
         odd_sizes="pad_input_reflect",
     ):
         super().__init__()
@@ -307,7 +343,7 @@ class UNet(nn.Module):
             )
         )
         classes = checked_int("classes", classes, at_least=1)
-        self.decoder = _UNetDecoder(upsampling, channels, decoder_channels, skips, classes)
+        self.decoder = _UNetDecoder(upsampling, channels, decoder_channels, skips, classes, activation)
 
     def _check_remedy(self):
         if self.odd_sizes not in ODD_SIZES:
@@ -356,7 +392,7 @@ class UNet(nn.Module):
 class _UNetDecoder(nn.Module):
     """The way up: for every doubling a block, the skip connection, and two convolutions; then the classes."""
 
-    def __init__(self, upsampling, channels, decoder_channels, skips, classes):
+    def __init__(self, upsampling, channels, decoder_channels, skips, classes, activation):
         super().__init__()
         depth = len(decoder_channels)
         handed = [channels[level] if level >= depth - skips else 0 for level in range(depth)]
@@ -367,17 +403,28 @@ class _UNetDecoder(nn.Module):
         below = (*decoder_channels[1:], channels[-1])
         for level in reversed(range(depth)):
             self.add_module(f"up{level}", upsampling_block(upsampling, below[level], decoder_channels[level]))
-        self.depth, self.skips = depth, skips
+        self.depth, self.skips, self.activation = depth, skips, activation
 
     def forward(self, features, odd_sizes="refuse"):
         *features, x = features
         for level in reversed(range(self.depth)):
             skip = features[level]
             x = _doubled(self.get_submodule(f"up{level}"), x, skip.shape[2:], odd_sizes)
+            if self.activation:
+                x = F.relu(x)
             if level >= self.depth - self.skips:
                 x = torch.cat([skip, x], dim=1)
             x = self.get_submodule(f"level{level}")(x)
         return self.head(x)
+
+
+def _more_convolutions(convolutions, *channels):
+    """For each doubling its further layers by name, 3x3 convolutions with ELU; none if it has the block alone."""
+    further = range(1, checked_int("convolutions", convolutions, at_least=1))
+    return [
+        {f"more{level}_{i}": nn.Sequential(nn.Conv2d(c, c, kernel_size=3, padding=1), nn.ELU()) for i in further}
+        for level, c in enumerate(channels, start=1)
+    ]
 
 
 def _level(before, after, *, pool=False):

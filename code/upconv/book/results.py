@@ -1,37 +1,15 @@
-"""The tables of the sweeps in `data/results`, and how two settings of one are compared.
+"""The tables of the sweeps in `data/results`, and the values of their settings, seed by seed.
 
 Runs of one seed see the same data in the same order and, where their shapes agree, start alike outside what is
-compared; so they are compared seed by seed. For many settings at once see `upconv.book.comparison`.
+compared; so they are compared seed by seed. How, see `upconv.book.verdicts`.
 """
-
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy.stats import bootstrap
 
 from upconv.book.data import committed_file
 
-__all__ = ["Difference", "by_seed", "paired_bootstrap", "read_results", "summary"]
-
-
-class Difference(NamedTuple):
-    """How two settings differ in a measure, seed by seed.
-
-    `mean` and `std` (with n - 1) are those of the `n` differences, `low` and `high` the ends of the 95% bootstrap
-    interval of their mean. `verdict` is "no difference" if the interval contains 0, otherwise "more" or "less".
-    """
-
-    mean: float
-    std: float
-    low: float
-    high: float
-    n: int
-    verdict: str
-
-    def __str__(self):
-        interval = f"{self.low:+.3g} to {self.high:+.3g}"
-        return f"{self.mean:+.3g} ± {self.std:.2g} (95%: {interval}, {self.n} seeds): {self.verdict}"
+__all__ = ["by_seed", "read_results", "summary", "values_of"]
 
 
 def read_results(name, tier="mini"):
@@ -96,46 +74,8 @@ def summary(table, measures, by):
     return table.groupby(by, sort=False)[list(measures)].agg(["mean", "std"])
 
 
-def by_seed(table, measure, one, other, *, by, seed="seed"):
-    """Give the values of two settings in a measure, seed by seed.
-
-    Parameters
-    ----------
-    table, measure, one, other, by, seed
-        As of `paired_bootstrap`.
-
-    Returns
-    -------
-    two numpy.ndarray of float64, shape (number of seeds,)
-
-    Raises
-    ------
-    ValueError
-        As of `paired_bootstrap`.
-    """
-    columns = []
-    for value in (one, other):
-        rows = table[table[by] == value]
-        if rows.empty:
-            raise ValueError(f"{by}={value!r} is not in the table; it has {', '.join(map(str, table[by].unique()))}")
-        if rows[seed].duplicated().any():
-            raise ValueError(f"{by}={value!r} has a {seed} twice; select the rows to compare first")
-        columns.append(rows.set_index(seed)[measure].sort_index())
-    first, second = columns
-    if len(first) < 2 or list(first.index) != list(second.index):
-        seeds = (", ".join(map(str, column.index)) for column in columns)
-        raise ValueError(
-            f"{one!r} has the seeds {next(seeds)} and {other!r} {next(seeds)}: a comparison needs the same seeds, at "
-            f"least 2"
-        )
-    values = first.to_numpy(float), second.to_numpy(float)
-    if not np.isfinite(values).all():
-        raise ValueError(f"{measure} has values that are missing or not finite")
-    return values
-
-
-def paired_bootstrap(table, measure, one, other, *, by, seed="seed"):
-    """Compare two settings in a measure, seed by seed: `one` minus `other`.
+def values_of(table, measure, setting, *, by, seed="seed"):
+    """Give the values of a setting in a measure.
 
     Parameters
     ----------
@@ -143,41 +83,74 @@ def paired_bootstrap(table, measure, one, other, *, by, seed="seed"):
         As of `read_results`.
     measure : str
         A column of numbers.
-    one, other : str
-        Two values of the column `by`.
+    setting : object
+        A value of the column `by`.
     by : str
-        The column that tells the settings apart; nothing else may differ between two runs of a seed.
+        The column that tells the settings apart.
+    seed : str
+        The column of the seeds.
+
+    Returns
+    -------
+    pandas.Series of float64
+        By seed, in their order.
+
+    Raises
+    ------
+    ValueError
+        If the setting is not in the table or has a seed twice, or if a value is missing or not finite.
+
+    Examples
+    --------
+    >>> runs = pd.DataFrame({"upsampling": ["a", "b", "a"], "seed": [1, 0, 0], "psnr": [3.0, 4.0, 1.0]})
+    >>> values_of(runs, "psnr", "a", by="upsampling").to_dict()
+    {0: 1.0, 1: 3.0}
+    """
+    rows = table[table[by] == setting]
+    if rows.empty:
+        raise ValueError(f"{by}={setting!r} is not in the table; it has {', '.join(map(str, table[by].unique()))}")
+    if rows[seed].duplicated().any():
+        raise ValueError(f"{by}={setting!r} has a {seed} twice; select the rows to compare first")
+    values = rows.set_index(seed)[measure].sort_index().astype(float)
+    if not np.isfinite(values).all():
+        raise ValueError(f"{measure} has values that are missing or not finite")
+    return values
+
+
+def by_seed(table, measure, one, other, *, by, seed="seed"):
+    """Give the values of two settings in a measure, seed by seed.
+
+    Parameters
+    ----------
+    table, measure, by
+        As of `values_of`.
+    one, other : object
+        Two values of the column `by`.
     seed : str
         The column that pairs the runs.
 
     Returns
     -------
-    Difference
+    two numpy.ndarray of float64, shape (number of seeds,)
+        If one has further seeds behind those of the other, without these.
 
     Raises
     ------
     ValueError
-        If a setting is not in the table, has a seed twice, fewer than 2 or other ones than the other setting, or if a
-        value is missing or not finite.
-
-    Notes
-    -----
-    The interval is `scipy.stats.bootstrap`'s percentile interval of the mean, with 9,999 resamples drawn from a fixed
-    seed (Efron 1979, "Bootstrap methods", doi 10.1214/aos/1176344552). With few seeds it is too narrow: of two
-    normal differences it contains the true mean in half of the cases, of five in about 84 of 100, of ten in about 91,
-    instead of 95.
+        As `values_of`, and if the two have otherwise different seeds or fewer than 2.
 
     Examples
     --------
-    >>> runs = pd.DataFrame({"upsampling": ["a", "b", "a", "b"], "seed": [0, 0, 1, 1], "psnr": [1.0, 4.0, 3.0, 4.0]})
-    >>> print(paired_bootstrap(runs, "psnr", "a", "b", by="upsampling"))
-    -2 ± 1.4 (95%: -3 to -1, 2 seeds): less
+    >>> runs = pd.DataFrame({"upsampling": ["a", "b", "b", "a"], "seed": [0, 1, 0, 1], "psnr": [1.0, 4.0, 3.0, 2.0]})
+    >>> [values.tolist() for values in by_seed(runs, "psnr", "a", "b", by="upsampling")]
+    [[1.0, 2.0], [3.0, 4.0]]
     """
-    first, second = by_seed(table, measure, one, other, by=by, seed=seed)
-    differences = first - second
-    interval = bootstrap(
-        (differences,), np.mean, method="percentile", n_resamples=9999, rng=np.random.default_rng(0)
-    ).confidence_interval
-    low, high = float(interval.low), float(interval.high)
-    verdict = "no difference" if low <= 0 <= high else "more" if low > 0 else "less"
-    return Difference(float(differences.mean()), float(differences.std(ddof=1)), low, high, len(differences), verdict)
+    first, second = (values_of(table, measure, name, by=by, seed=seed) for name in (one, other))
+    n = min(len(first), len(second))
+    if n < 2 or list(first.index[:n]) != list(second.index[:n]):
+        seeds = (", ".join(map(str, values.index)) for values in (first, second))
+        raise ValueError(
+            f"{one!r} has the seeds {next(seeds)} and {other!r} {next(seeds)}: a comparison needs the same seeds, at "
+            f"least 2"
+        )
+    return first.to_numpy()[:n], second.to_numpy()[:n]

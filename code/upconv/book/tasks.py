@@ -18,9 +18,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from upconv.book import pets, scenes
 from upconv.book.blocks import BLOCKS
-from upconv.book.common import DELAY, checked_int, mode, progress_bar
+from upconv.book.common import DELAY, check_choice, checked_int, mode, progress_bar
 from upconv.book.data import FULL_SHA256, MINI_SHA256, fashion_mnist
 from upconv.book.models import Autoencoder, SuperResolution, UNet
+from upconv.book.photographs import PHOTOGRAPHS, photograph_crops
 from upconv.book.training import psnr, reconstruct
 from upconv.phases import checkerboard_energy
 
@@ -34,7 +35,8 @@ __all__ = [
     "boundary",
     "image_measures",
     "segmentation_measures",
-    "unet_with_skips",
+    "unet_with",
+    "variant_of",
     "weight_shapes",
     "without_frame",
 ]
@@ -49,7 +51,9 @@ class Task(NamedTuple):
     and an example of its input; `measures(made, wanted)` what is measured. Learning rates are chosen by the measure
     `score`, among the rates with which no run ends more than `broken` below the best of its block; `withdrawn` are
     further (tier, rate) that are not offered. `blocks` are compared, all with one another. `sources` says for each tier
-    what the images are made from.
+    what the images are made from. `primary` is the measure on which verdicts are given, see `upconv.book.verdicts`, and
+    `paired` whether two runs of one seed are a pair in them. `comparisons` are those of `upconv.book.comparison` that
+    the task has.
     """
 
     name: str
@@ -59,10 +63,13 @@ class Task(NamedTuple):
     decoder: object
     measures: object
     score: str = "psnr"
-    broken: float = 5.0
+    broken: float = 2.0
     withdrawn: tuple = ()
     blocks: tuple = tuple(BLOCKS)
     sources: dict | None = None
+    primary: str = "psnr"
+    paired: bool = True
+    comparisons: tuple = ("channels", "parameters", "time", "folded", "macs", "rates")
 
     def measure(self, model, split="test", tier="mini", part=slice(None)):
         """Measure a model by the task's `measures` on a split's images, or on a slice of them.
@@ -122,15 +129,15 @@ def image_measures(images, reference):
 
     Parameters
     ----------
-    images, reference : torch.Tensor, shape (N, 1, H, W)
+    images, reference : torch.Tensor, shape (N, C, H, W)
         uint8 from 0 to 255, or floating point in units of the peak. H and W are at least 11.
 
     Returns
     -------
     dict of str to float
-        `mse`; `psnr` in dB; `ssim`, the structural similarity, at most 1; and of the images alone `share`, the
-        share of an image's energy that is a pattern at stride 2, `share_double`, the same at the doubled period
-        (that of two stacked layers), `pattern`, the mean square of the pattern at stride 2, and
+        `mse`; `psnr` in dB; `ssim`, the structural similarity, at most 1, the mean over the channels; and of the images
+        alone `share`, the share of an image's energy that is a pattern at stride 2, `share_double`, the same at the
+        doubled period (that of two stacked layers), `pattern`, the mean square of the pattern at stride 2, and
         `share_of_mean`, the share in the mean of all images, in which what single images show by chance cancels.
 
     Raises
@@ -323,7 +330,7 @@ def _super_resolution(upsampling, channels, tier):
     return SuperResolution(upsampling, channels=channels)
 
 
-def _unet(upsampling, channels, tier, skips=None):
+def _unet(upsampling, channels, tier, **options):
     plain = UNET_TIERS[tier]
     return UNet(
         upsampling,
@@ -331,7 +338,7 @@ def _unet(upsampling, channels, tier, skips=None):
         classes=len(scenes.SCENE_CLASSES) if tier == "mini" else 2,
         channels=plain["encoder"],
         decoder_channels=channels,
-        skips=skips,
+        **options,
     )
 
 
@@ -408,21 +415,75 @@ UNET = Task(
         "bilinear_conv_3x3",
         "pixel_shuffle",
     ),
+    primary="foreground_boundary_iou",
+    paired=False,
+    comparisons=("channels", "parameters", "time"),
 )
 TASKS = {task.name: task for task in (AUTOENCODER, SUPER_RESOLUTION, UNET)}
 
 
-def unet_with_skips(skips):
-    """Give the task of the U-Net with fewer skip connections, or with none.
+def unet_with(**options):
+    """Give the task of a U-Net that differs in something else than its block.
 
     Parameters
     ----------
-    skips : int
-        As of `upconv.book.models.UNet`.
+    **options
+        `skips` or `activation`, as of `upconv.book.models.UNet`.
 
     Returns
     -------
     Task
-        With the name and so the learning rates of `UNET`, which are chosen with all skip connections.
+        With the name and so the learning rates of `UNET`, which are chosen with all skip connections and no activation.
     """
-    return UNET._replace(build=partial(_unet, skips=skips))
+    return UNET._replace(build=partial(_unet, **options))
+
+
+CROPS = {"train": 5000, "test": 1000}
+
+
+def variant_of(task, images="garments", convolutions=1):
+    """Give a task with other images, or with further convolutions behind every block; in the tier mini.
+
+    Parameters
+    ----------
+    task : Task
+        `AUTOENCODER` or `SUPER_RESOLUTION`.
+    images : str
+        "garments", those of the task; or "photographs", of 32 x 32 pixels in colour: see
+        `upconv.book.photographs.photograph_crops`. The autoencoder is wider for them, with a code of 128 numbers.
+    convolutions : int
+        As of `upconv.book.models.Autoencoder`.
+
+    Returns
+    -------
+    Task
+        Trained for 3,000 steps.
+    """
+    check_choice("images", images, ("garments", "photographs"))
+    coloured, small = images == "photographs", task is SUPER_RESOLUTION
+    options = dict(convolutions=convolutions, image_channels=3 if coloured else 1)
+    plain = {**task.tiers["mini"], "steps": 3000}
+    if coloured and not small:
+        options |= dict(image_size=32, code_size=128)
+        plain["channels"] = (16, 32, 64)
+    network = SuperResolution if small else partial(Autoencoder, channels=plain["channels"])
+
+    def build(upsampling, channels, tier):
+        sizes = dict(channels=channels) if small else dict(decoder_channels=channels)
+        return network(upsampling, **sizes, **options)
+
+    @lru_cache(maxsize=2)
+    def crops(split, tier):
+        pieces = photograph_crops(split, CROPS[split])
+        return (F.avg_pool2d(pieces.float() / 255, kernel_size=4), pieces) if small else (pieces, pieces)
+
+    found = task._replace(tiers={"mini": plain}, build=build)
+    if coloured:
+        example = torch.zeros(1, 3, 8, 8) if small else torch.zeros(1, options["code_size"])
+        found = found._replace(
+            data=crops,
+            decoder=lambda model: (model if small else model.decoder, example),
+            measures=image_measures,
+            sources={"mini": [PHOTOGRAPHS, CROPS]},
+        )
+    return found

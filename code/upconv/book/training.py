@@ -12,12 +12,13 @@ from itertools import islice
 
 import torch
 from torch.nn import functional as F
+from torch.nn.utils import clip_grad_norm_
 
 from upconv.book.checkpoints import checkpoint_path, load_checkpoint, run_key, save_checkpoint
 from upconv.book.common import DELAY, checked_int, mode, progress_bar
 from upconv.book.machine import seeded
 
-__all__ = ["as_target", "loss_of", "psnr", "reconstruct", "train"]
+__all__ = ["as_target", "check_training", "learning_rate_at", "loss_of", "psnr", "reconstruct", "shuffled", "train"]
 
 
 def train(
@@ -31,6 +32,7 @@ def train(
     seed,
     warmup=0,
     decay=False,
+    clip=None,
     loss=None,
     device=None,
     autocast=None,
@@ -67,6 +69,8 @@ def train(
         every step.
     decay : bool
         Whether the learning rate also falls in equal steps to 0 at the end, by the factor `1 - (i - 1) / steps`.
+    clip : float, optional
+        The largest norm of all gradients together; a longer one is shortened to it (`nn.utils.clip_grad_norm_`).
     loss : callable, optional
         Given what the model makes and what it should make, returns a scalar; by default `F.mse_loss` for images and
         `F.cross_entropy` for masks.
@@ -129,7 +133,7 @@ def train(
     """
     steps, batch_size = checked_int("steps", steps, at_least=1), checked_int("batch_size", batch_size, at_least=1)
     warmup = checked_int("warmup", warmup, at_least=0)
-    _check(images, targets, batch_size, learning_rate)
+    check_training(images, targets, batch_size, learning_rate)
     model.to(device)
     optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)  # refuses a model without parameters
     place = next(model.parameters()).device.type
@@ -137,14 +141,13 @@ def train(
     losses, path = [], None
     if checkpoint is not None:
         settings = dict(steps=steps, batch_size=batch_size, learning_rate=learning_rate, seed=seed, warmup=warmup)
-        settings |= dict(decay=decay, loss=loss, autocast=autocast)
-        key = run_key(model, (images, targets), settings)
+        key = run_key(model, (images, targets), settings | dict(decay=decay, clip=clip, loss=loss, autocast=autocast))
         path = checkpoint_path(checkpoint, key)
         losses = load_checkpoint(path, key, model, optimizer, scaler)
         if losses and progress:
             print(f"{len(losses):,} of {steps:,} steps were done before; {path.name} has them")
     done = len(losses)
-    batches = islice(_shuffled(len(images), batch_size, seeded(seed)), done, None)
+    batches = islice(shuffled(len(images), batch_size, seeded(seed)), done, None)
     label = progress if isinstance(progress, str) else None
     with mode(model, training=True), progress_bar(steps, label, done=done, shown=bool(progress)) as bar:
         saved = time.monotonic()
@@ -163,9 +166,12 @@ def train(
                     f"learning_rate={learning_rate!r}"
                 )
             for group in optimizer.param_groups:
-                group["lr"] = learning_rate * min(1, (step + 1) / max(1, warmup)) * (1 - step / steps if decay else 1)
+                group["lr"] = learning_rate_at(step, steps, learning_rate, warmup, decay)
             optimizer.zero_grad()
             scaler.scale(error).backward()
+            if clip is not None:
+                scaler.unscale_(optimizer)
+                clip_grad_norm_(model.parameters(), clip)
             scaler.step(optimizer)
             scaler.update()
             if step % 50 == 0:
@@ -263,7 +269,19 @@ def psnr(images, reference):
     return -10 * error.square().flatten(1).mean(dim=1).log10()
 
 
-def _check(images, targets, batch_size, learning_rate):
+def check_training(images, targets, batch_size, learning_rate):
+    """Refuse a training whose numbers are out of their ranges or do not fit.
+
+    Parameters
+    ----------
+    images, targets, batch_size, learning_rate
+        As of `train`.
+
+    Raises
+    ------
+    ValueError
+        As `train` says.
+    """
     if batch_size > len(images):
         raise ValueError(f"batch_size={batch_size} must be from 1 to {len(images)}, the number of images")
     if not 0 < learning_rate < math.inf:
@@ -272,8 +290,43 @@ def _check(images, targets, batch_size, learning_rate):
         raise ValueError(f"there are {len(targets)} targets for {len(images)} images")
 
 
-def _shuffled(count, batch_size, generator):
-    """Yield index batches for ever, a new permutation an epoch."""
+def learning_rate_at(step, steps, learning_rate, warmup=0, decay=False):
+    """Give the learning rate of a step, counted from 0: rising over `warmup` steps, with `decay` falling to 0.
+
+    Parameters
+    ----------
+    step : int
+    steps, learning_rate, warmup, decay
+        As of `train`.
+
+    Returns
+    -------
+    float
+
+    Examples
+    --------
+    >>> [round(learning_rate_at(step, 4, 0.1, warmup=2, decay=True), 4) for step in range(4)]
+    [0.05, 0.075, 0.05, 0.025]
+    """
+    return learning_rate * min(1, (step + 1) / max(1, warmup)) * (1 - step / steps if decay else 1)
+
+
+def shuffled(count, batch_size, generator):
+    """Yield the indices of batches for ever, each epoch of a new permutation, without a last batch that is not full.
+
+    Parameters
+    ----------
+    count : int
+        Of the images.
+    batch_size : int
+        From 1 to `count`.
+    generator : torch.Generator
+        Of the permutations.
+
+    Yields
+    ------
+    torch.Tensor of int64, shape (batch_size,)
+    """
     while True:
         order = torch.randperm(count, generator=generator)
         yield from order[: count - count % batch_size].split(batch_size)
