@@ -14,7 +14,6 @@ from upconv.book.figures import (
     curves,
     forest,
     image_grid,
-    seed_points,
     use_book_style,
 )
 
@@ -37,46 +36,6 @@ def test_image_grid_shows_every_image_and_is_transparent():
     assert [axis.get_title() for axis in figure.axes] == ["a", "b", "c", "", "", ""]
     assert [axis.get_ylabel() for axis in figure.axes] == ["grey", "", "", "colour", "", ""]
     assert figure.get_facecolor()[3] == 0
-
-
-def test_seed_points_shows_every_run_and_the_means():
-    use_book_style()
-    one = pd.DataFrame({"block": ["a", "b", "a", "b", "c", "a"], "psnr": [1.0, 5.0, 3.0, 6.0, 99.0, 8.0]})
-    other = pd.DataFrame({"block": ["b", "a"], "psnr": [7.0, 4.0]})
-    names = {"b": "block b", "a": "block a"}
-    figure = seed_points({"one": one, "other": other}, "psnr", names, {"line": 2.5}, by="block", label="PSNR in dB")
-    [axis] = figure.axes
-    rows = dict(zip(axis.get_yticks(), (tick.get_text() for tick in axis.get_yticklabels()), strict=True))
-    assert rows == {0: "block b", 1: "block a"} and axis.yaxis_inverted()
-    assert axis.get_xlabel() == "PSNR in dB"
-    shown = {"o": [], "|": []}
-    for line in axis.lines:
-        if line.get_marker() in shown:
-            row = round(line.get_ydata()[0])
-            assert abs(line.get_ydata()[0] - row) < 0.35
-            shown[line.get_marker()].append((rows[row], line.get_color(), *line.get_xdata()))
-    first, second = plt.rcParams["axes.prop_cycle"].by_key()["color"][:2]
-    assert shown["o"] == [
-        ("block b", first, 5, 6), ("block a", first, 1, 3, 8), ("block b", second, 7), ("block a", second, 4)
-    ]  # fmt: skip
-    assert shown["|"] == [
-        ("block b", first, 5.5), ("block a", first, 4), ("block b", second, 7), ("block a", second, 4)
-    ]  # fmt: skip
-    [dashed] = [line for line in axis.lines if line.get_linestyle() == "--"]
-    [text] = axis.texts
-    assert list(dashed.get_xdata()) == [2.5, 2.5] and (text.get_text(), text.xy[0]) == ("line", 2.5)
-    [legend] = figure.legends
-    assert [text.get_text() for text in legend.get_texts()] == ["one", "other"]
-
-
-def test_seed_points_needs_a_value_for_every_run():
-    table = pd.DataFrame({"upsampling": ["a", "a", "b"], "psnr": [1.0, 2.0, 5.0]})
-    assert seed_points({"one": table}, "psnr", {"b": "b"}).axes[0].get_xlabel() == "psnr"
-    for wrong in (table[:2], table.assign(psnr=[1.0, 2.0, float("nan")])):
-        with pytest.raises(
-            ValueError, match="the table 'other' has no run with upsampling='b', or one without a value"
-        ):
-            seed_points({"one": table, "other": wrong}, "psnr", {"a": "a", "b": "b"})
 
 
 ROWS = pd.DataFrame(

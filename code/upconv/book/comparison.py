@@ -183,9 +183,9 @@ def chosen_learning_rates(task, tier="mini"):
         If the table has other runs than every block with every learning rate and every seed, or no rate is left.
     """
     table = _of_task("learning_rates", task, tier, "score", {"learning_rate": LEARNING_RATES})
-    best = table.groupby("upsampling")["score"].transform("max")
+    fell = table.groupby("upsampling")["score"].transform(is_broken, task).astype(bool)
     broken = {
-        *table.loc[table["score"] < best - task.broken, "learning_rate"],
+        *table.loc[fell, "learning_rate"],
         *(rate for other, rate in task.withdrawn if other == tier),
     }
     if broken >= set(LEARNING_RATES):

@@ -16,7 +16,6 @@ __all__ = [
     "curves",
     "forest",
     "image_grid",
-    "seed_points",
     "use_book_style",
 ]
 
@@ -125,57 +124,6 @@ def image_grid(rows, labels, titles=None, *, size=1.0):
     return figure
 
 
-def seed_points(tables, measure, names, lines=None, *, by="upsampling", label=None):
-    """Show a measure's value in every run, a row for every setting, a colour for every table; a tick at each mean.
-
-    Parameters
-    ----------
-    tables : dict of str to pandas.DataFrame
-        By the name in the legend; at most 6.
-    measure : str
-        The column that is shown.
-    names : dict of str to str
-        For every value of the column `by`, from top to bottom, the label of its row.
-    lines : dict of str to float, optional
-        Values to compare with, drawn as dashed lines, by their label.
-    by : str
-        The column that tells the rows apart.
-    label : str, optional
-        The axis's; by default the name of the measure.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-
-    Raises
-    ------
-    ValueError
-        If a table has no run for one of the names, or a run lacks its value.
-    """
-    for title, table in tables.items():
-        for name in names:
-            _values(table, by, name, [measure], f"the table {title!r}")
-    figure, axis = plt.subplots(figsize=(6.8, 0.5 * len(names) + 1.4), layout="constrained")
-    colours = plt.rcParams["axes.prop_cycle"].by_key()["color"]
-    step = 0.7 / len(tables)
-    for number, (title, table) in enumerate(tables.items()):
-        for row, name in enumerate(names):
-            values = table.loc[table[by] == name, measure]
-            height = row + (number - (len(tables) - 1) / 2) * step
-            style = dict(color=colours[number], markeredgecolor="none")
-            label_once = None if row else title
-            axis.plot(values, [height] * len(values), "o", markersize=4, alpha=0.6, label=label_once, **style)
-            axis.plot(values.mean(), height, "|", color=colours[number], markersize=9, markeredgewidth=1.8)
-    for text, value in (lines or {}).items():
-        axis.axvline(value, linestyle="--", color=GREY, linewidth=1)
-        axis.annotate(text, (value, 1), (3, -2), ("data", "axes fraction"), "offset points", fontsize=9, va="top")
-    axis.set_yticks(range(len(names)), names.values())
-    axis.set(xlabel=label or measure, ylim=(len(names) - 0.4, -0.9))
-    axis.grid(axis="y", alpha=0.25)
-    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
-    return figure
-
-
 def forest(families, *, labels, label, margin=None):
     """Show families of differences: a panel a family, a row a setting, the mean and its 95% interval, and the verdict.
 
@@ -271,7 +219,7 @@ def curves(runs, columns, *, by, labels, label, band="std"):
     """
     check_choice("band", band, ("std", "range"))
     steps = sorted(columns)
-    found = {name: _values(runs, by, name, [columns[step] for step in steps], "the table") for name in labels}
+    found = {name: _values(runs, by, name, [columns[step] for step in steps]) for name in labels}
     figure, axis = plt.subplots(figsize=(7.5, 4.2), layout="constrained")
     for number, (name, values) in enumerate(found.items()):
         mean, std = values.mean(), values.std()
@@ -287,8 +235,8 @@ def curves(runs, columns, *, by, labels, label, band="std"):
     return figure
 
 
-def _values(table, by, name, columns, title):
+def _values(table, by, name, columns):
     values = table.loc[table[by] == name, columns]
     if values.empty or values.isna().any(axis=None):
-        raise ValueError(f"{title} has no run with {by}={name!r}, or one without a value")
+        raise ValueError(f"the table has no run with {by}={name!r}, or one without a value")
     return values
