@@ -1,7 +1,8 @@
-"""upconv.arithmetic against torch.nn itself."""
+"""upconv.arithmetic against torch.nn itself, with one, two and three axes."""
 
 import inspect
 import itertools
+import random
 import re
 
 import numpy as np
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from upconv import (
+    arithmetic,
     conv_matrix,
     conv_output_size,
     conv_transpose_output_size,
@@ -22,39 +24,51 @@ from upconv import (
 
 thorough = settings(max_examples=400, deadline=None, derandomize=True)
 
-
-def int_or_two(low, high):
-    """An int, or two, (height, width), which may differ."""
-    one = st.integers(low, high)
-    return one | st.tuples(one, one)
+CONV = dict(input_size=(1, 20), kernel_size=(1, 5), stride=(1, 5), padding=(0, 4), dilation=(1, 4))
+CONV_TRANSPOSE = dict(CONV, output_padding=(0, 4))
+MATRIX = dict(input_size=(1, 5), kernel_size=(1, 3), stride=(1, 3), padding=(0, 2), dilation=(1, 2))
 
 
-CONV = dict(
-    input_size=int_or_two(1, 20),
-    kernel_size=int_or_two(1, 5),
-    stride=int_or_two(1, 5),
-    padding=int_or_two(0, 4),
-    dilation=int_or_two(1, 4),
-)
+@st.composite
+def drawn(draw, ranges):
+    """A number of axes, and arguments: ints, or tuples with a value for each axis, which may differ."""
+    axes = draw(st.integers(1, 3))
+    arguments = {}
+    for name, (low, high) in ranges.items():
+        one = st.integers(low, min(high, 9) if axes == 3 else high)
+        arguments[name] = draw(one | st.tuples(*[one] * axes))
+    return axes, arguments
 
 
-def as_two(value):
-    return value if isinstance(value, tuple) else (value, value)
+def drawn_at_random(ranges, axes, generator):
+    """Arguments as above, faster and without the smallest counterexample."""
+    arguments = {}
+    for name, (low, high) in ranges.items():
+        each = tuple(generator.randint(low, high) for _ in range(axes))
+        arguments[name] = generator.choice([each, each[0]])
+    return arguments
 
 
-def expected(size, *arguments):
-    """What the tools must return for torch's size: two ints if any argument is two, otherwise an int."""
-    return tuple(size) if any(isinstance(value, tuple) for value in arguments) else size[0]
+def each_axis(value, axes):
+    return value if isinstance(value, tuple) else (value,) * axes
 
 
-def torch_conv(input_size, kernel_size, **layer):
-    return F.conv2d(torch.zeros(1, 1, *as_two(input_size)), torch.zeros(1, 1, *as_two(kernel_size)), **layer)
+def expected(size, arguments):
+    """What the tools must return for torch's size: a tuple if any argument is one, otherwise an int."""
+    return tuple(size) if any(isinstance(value, tuple) for value in arguments.values()) else size[0]
 
 
-def torch_conv_transpose(input_size, kernel_size, **layer):
+def torch_conv(axes, input_size, kernel_size, **layer):
+    image, weight = (torch.zeros(1, 1, *each_axis(size, axes)) for size in (input_size, kernel_size))
+    return getattr(F, f"conv{axes}d")(image, weight, **layer)
+
+
+def torch_conv_transpose(axes, input_size, kernel_size, **layer):
     """Ones on ones: the output counts overlaps. float64, since the float32 path lets an output of size 0 pass."""
-    image, weight = (torch.ones(1, 1, *as_two(size), dtype=torch.float64) for size in (input_size, kernel_size))
-    return F.conv_transpose2d(image, weight, **layer)
+    image, weight = (
+        torch.ones(1, 1, *each_axis(size, axes), dtype=torch.float64) for size in (input_size, kernel_size)
+    )
+    return getattr(F, f"conv_transpose{axes}d")(image, weight, **layer)
 
 
 def integers(*shape, seed):
@@ -65,40 +79,54 @@ def integers(*shape, seed):
 # sizes
 
 
-@thorough
-@given(**CONV)
-def test_conv_output_size_is_torchs_own(input_size, kernel_size, stride, padding, dilation):
-    arguments = (input_size, kernel_size, stride, padding, dilation)
+def check_conv_size(axes, arguments):
     try:
-        output = torch_conv(input_size, kernel_size, stride=stride, padding=padding, dilation=dilation)
+        output = torch_conv(axes, **arguments)
     except RuntimeError:
         with pytest.raises(ValueError, match="is too small"):
-            conv_output_size(*arguments)
+            conv_output_size(**arguments)
     else:
-        assert conv_output_size(*arguments) == expected(output.shape[2:], *arguments)
+        assert conv_output_size(**arguments) == expected(output.shape[2:], arguments)
 
 
-@thorough
-@given(**CONV, output_padding=int_or_two(0, 4))
-def test_conv_transpose_output_size_and_overlap_counts_are_torchs_own(
-    input_size, kernel_size, stride, padding, output_padding, dilation
-):
-    """Of ones on ones the output counts overlaps."""
-    arguments = (input_size, kernel_size, stride, padding, output_padding, dilation)
+def check_conv_transpose_size_and_overlap(axes, arguments):
     try:
-        output = torch_conv_transpose(
-            input_size, kernel_size, stride=stride, padding=padding, output_padding=output_padding, dilation=dilation
-        )
+        output = torch_conv_transpose(axes, **arguments)
     except RuntimeError:
         for function in (conv_transpose_output_size, overlap_counts):
             with pytest.raises(ValueError, match=r"crops everything|must be smaller than stride"):
-                function(*arguments)
+                function(**arguments)
     else:
-        assert conv_transpose_output_size(*arguments) == expected(output.shape[2:], *arguments)
-        counts = overlap_counts(*arguments)
+        size = conv_transpose_output_size(**arguments)
+        assert size == expected(output.shape[2:], arguments)
+        counts = overlap_counts(**arguments)
         assert counts.dtype == torch.int64
-        assert counts.dim() == (2 if any(isinstance(value, tuple) for value in arguments) else 1)
-        assert torch.equal((counts if counts.dim() == 2 else torch.outer(counts, counts)).double(), output[0, 0])
+        if isinstance(size, int):
+            assert counts.shape == (size,)
+            counts = overlap_counts(**{**arguments, "input_size": (arguments["input_size"],) * axes})
+        assert torch.equal(counts.double(), output[0, 0])
+
+
+@thorough
+@given(drawn(CONV))
+def test_conv_output_size_is_torchs_own(setting):
+    check_conv_size(*setting)
+
+
+@thorough
+@given(drawn(CONV_TRANSPOSE))
+def test_conv_transpose_output_size_and_overlap_counts_are_torchs_own(setting):
+    check_conv_transpose_size_and_overlap(*setting)
+
+
+@pytest.mark.parametrize("axes", [1, 2, 3])
+def test_a_thousand_settings_of_every_function_are_torchs_own(axes):
+    generator = random.Random(axes)
+    small = dict(CONV, input_size=(1, 6), kernel_size=(1, 3), stride=(1, 3), dilation=(1, 3))
+    for seed in range(1000):
+        check_conv_size(axes, drawn_at_random(small, axes, generator))
+        check_conv_transpose_size_and_overlap(axes, drawn_at_random(CONV_TRANSPOSE | small, axes, generator))
+        check_matrix(axes, drawn_at_random(MATRIX, axes, generator), (1 + seed % 2, 1 + seed // 2 % 2), seed)
 
 
 @pytest.mark.parametrize(
@@ -114,6 +142,13 @@ def test_conv_transpose_output_size_and_overlap_counts_are_torchs_own(
         (lambda: conv_transpose_output_size(7, 3, stride=(2, 1), output_padding=1), r"^width: output_padding=1"),
         (lambda: output_padding_for(1, 50, kernel_size=3, stride=20), r"reach only 3 to 22$"),
         (lambda: output_padding_for(1, 50, 3, stride=10), r"reach only 3, 4, 5, 6, 7, 8, 9, 10, 11, 12$"),
+        (lambda: conv_output_size((7, 7, 7), (3, 3, 8)), r"^width: input_size=7 is too small"),
+        (lambda: conv_output_size((2, 7, 7), 3), r"^depth: input_size=2 is too small"),
+        (lambda: conv_output_size((2,), 3), r"^length: input_size=2 is too small"),
+        (
+            lambda: overlap_counts((7, 7), (3, 3, 3), stride=(2,)),
+            r"^input_size=\(7, 7\), kernel_size=\(3, 3, 3\), stride=\(2,\) must have equally many entries",
+        ),
     ],
 )
 def test_a_refusal_says_what_would_be_accepted(call, message):
@@ -121,18 +156,19 @@ def test_a_refusal_says_what_would_be_accepted(call, message):
         call()
 
 
+@pytest.mark.parametrize("axes", [1, 2, 3])
 @pytest.mark.parametrize(
     "function, layer",
     [
-        (conv_output_size, torch.nn.Conv2d),
-        (conv_transpose_output_size, torch.nn.ConvTranspose2d),
-        (output_padding_for, torch.nn.ConvTranspose2d),
-        (overlap_counts, torch.nn.ConvTranspose2d),
-        (conv_matrix, torch.nn.Conv2d),
+        (conv_output_size, "Conv"),
+        (conv_transpose_output_size, "ConvTranspose"),
+        (output_padding_for, "ConvTranspose"),
+        (overlap_counts, "ConvTranspose"),
+        (conv_matrix, "Conv"),
     ],
 )
-def test_defaults_are_those_of_the_layer(function, layer):
-    ours, torchs = (inspect.signature(thing).parameters for thing in (function, layer))
+def test_defaults_are_those_of_the_layer(function, layer, axes):
+    ours, torchs = (inspect.signature(thing).parameters for thing in (function, getattr(torch.nn, f"{layer}{axes}d")))
     shared = [name for name in ours if name in torchs and ours[name].default is not inspect.Parameter.empty]
     assert len(shared) >= 3
     assert {name: ours[name].default for name in shared} == {name: torchs[name].default for name in shared}
@@ -142,49 +178,63 @@ def test_defaults_are_those_of_the_layer(function, layer):
 
 
 @thorough
-@given(**CONV, output_padding=int_or_two(0, 4))
-def test_output_padding_for_undoes_conv_transpose_output_size(
-    input_size, kernel_size, stride, padding, output_padding, dilation
-):
-    arguments = (input_size, kernel_size, stride, padding, output_padding, dilation)
+@given(drawn(CONV_TRANSPOSE))
+def test_output_padding_for_undoes_conv_transpose_output_size(setting):
+    axes, arguments = setting
     try:
-        output_size = conv_transpose_output_size(*arguments)
+        output_size = conv_transpose_output_size(**arguments)
     except ValueError:
         assume(False)
-    found = output_padding_for(input_size, output_size, kernel_size, stride, padding, dilation)
-    assert found == expected(as_two(output_padding), *arguments)
+    wanted = expected(each_axis(arguments["output_padding"], axes), arguments)
+    layer = {name: value for name, value in arguments.items() if name != "output_padding"}
+    assert output_padding_for(output_size=output_size, **layer) == wanted
 
 
 @thorough
 @given(
-    input_size=st.integers(1, 12),
+    input_size=st.integers(1, 8),
     output_size=st.integers(1, 40),
     kernel_size=st.integers(1, 5),
     stride=st.integers(1, 5),
     padding=st.integers(0, 4),
-    dilation=st.integers(1, 7),
+    dilation=st.integers(1, 6),
 )
 def test_output_padding_for_names_exactly_the_reachable_sizes(
     input_size, output_size, kernel_size, stride, padding, dilation
 ):
-    setting = dict(kernel_size=kernel_size, stride=stride, padding=padding, dilation=dilation)
-    reachable = []
-    for output_padding in range(max(stride, dilation)):
-        try:
-            output = torch_conv_transpose(input_size, output_padding=output_padding, **setting)
-        except RuntimeError:
-            continue
-        reachable.append(output.shape[-1])
+    setting = dict(input_size=input_size, kernel_size=kernel_size, stride=stride, dilation=dilation)
+    reachable = reached(**setting, padding=padding)
     try:
-        found = output_padding_for(input_size, output_size, **setting)
+        found = output_padding_for(output_size=output_size, padding=padding, **setting)
     except ValueError as error:
         assert output_size not in reachable
-        message = str(error)
+        message, _, remedy = str(error).partition("; ")
         named = message.partition(" reach ")[2]
         assert [int(number) for number in re.findall(r"\d+", named)] == reachable
         assert f"output_size={output_size} is out of reach" in message
+        anywhere = [reached(**setting, padding=other) for other in range(30)]
+        crops = [other for other, sizes in enumerate(anywhere) if output_size + 1 in sizes]
+        if output_size not in itertools.chain(*anywhere) and crops:
+            made, padding = map(int, re.findall(r"\d+", remedy))
+            assert made == output_size + 1 and [padding] == crops
+            assert remedy.startswith("no other padding reaches it") and remedy.endswith("drop the last pixel")
+        else:
+            assert not remedy
     else:
-        assert torch_conv_transpose(input_size, output_padding=found, **setting).shape[-1] == output_size
+        output = torch_conv_transpose(1, output_padding=found, padding=padding, **setting)
+        assert output.shape[-1] == output_size
+
+
+def reached(stride, dilation, **setting):
+    """The sizes that torch makes, with every output_padding that it takes."""
+    sizes = []
+    for output_padding in range(max(stride, dilation)):
+        try:
+            output = torch_conv_transpose(1, stride=stride, dilation=dilation, output_padding=output_padding, **setting)
+        except RuntimeError:
+            continue
+        sizes.append(output.shape[-1])
+    return sizes
 
 
 # solve_conv_transpose
@@ -226,39 +276,131 @@ def test_solver_finds_all_settings_once_and_only_those(input_size, output_size, 
             solve_conv_transpose(input_size, output_size, **bounds)
 
 
+SOLVED = [
+    dict(input_size=n, output_size=m, dilation=d, max_kernel_size=k, max_stride=s)
+    for n, m, d, k, s in [
+        (12, 24, 1, 7, 4),
+        (12, 25, 1, 7, 4),
+        (12, 34, 2, 7, 4),
+        (12, 37, 3, 7, 4),
+        (4, 17, 2, 5, 6),
+        (1, 5, 1, 6, 7),
+        (8, 16, 1, 9, 6),
+        (2, 9, 4, 4, 3),
+    ]
+]
+
+
 def test_even_overlap_means_that_the_overlap_counts_of_the_interior_agree():
     seen = set()
-    for dilation, output_size in itertools.product((1, 2, 3), (24, 34)):
-        for kernel_size, stride, _, _, _, even in solve_conv_transpose(12, output_size, dilation=dilation):
-            counts = overlap_counts(30, kernel_size, stride, dilation=dilation)
-            interior = counts[dilation * kernel_size : -dilation * kernel_size]
-            assert even == (len(interior.unique()) == 1), (kernel_size, stride, dilation)
-            seen.add(even)
+    for setting in itertools.chain(*(solve_conv_transpose(**arguments) for arguments in SOLVED)):
+        counts = torch_conv_transpose(1, 60, setting.kernel_size, stride=setting.stride, dilation=setting.dilation)
+        margin = setting.dilation * setting.kernel_size
+        assert setting.even_overlap == (len(counts[0, 0, margin:-margin].unique()) == 1), setting
+        seen.add(setting.even_overlap)
     assert seen == {True, False}
 
 
-def test_solver_puts_even_overlap_first_then_output_padding_then_kernel_then_stride():
-    solutions = solve_conv_transpose(8, 16, max_kernel_size=9, max_stride=6)
-    keys = [(not s.even_overlap, s.output_padding, s.kernel_size, s.stride) for s in solutions]
-    assert keys == sorted(keys)
-    assert {s.even_overlap for s in solutions} == {True, False}
+def test_reaches_all_means_that_every_output_pixel_gets_a_tap():
+    seen = set()
+    for arguments in SOLVED:
+        for setting in solve_conv_transpose(**arguments):
+            layer = dict(zip(setting._fields, setting[:5], strict=False))
+            counts = torch_conv_transpose(1, arguments["input_size"], **layer)
+            assert setting.reaches_all == (counts.min().item() > 0), setting
+            seen.add((setting.reaches_all, setting.even_overlap))
+    assert seen == {(True, True), (True, False), (False, True), (False, False)}
 
 
-def test_solver_takes_two_ints_and_solves_each_axis():
-    heights, widths = (solve_conv_transpose(n, m, max_kernel_size=4) for n, m in [(4, 8), (5, 9)])
-    solutions = solve_conv_transpose((4, 5), (8, 9), max_kernel_size=4)
-    assert len(solutions) == len(heights) * len(widths)
-    for solution in solutions:
-        *layer, dilation, even = solution
-        assert torch.nn.ConvTranspose2d(1, 1, *layer, dilation=dilation)(torch.zeros(1, 1, 4, 5)).shape[2:] == (8, 9)
-        by_axis = zip(*solution[:5], strict=True)
-        assert even == all(
-            next(s.even_overlap for s in axis if s[:5] == one)
-            for axis, one in zip((heights, widths), by_axis, strict=True)
-        )
-    for ordered in (solutions, solve_conv_transpose((7, 7), (14, 14))):
-        keys = [(not s[5], sum(s.output_padding), sum(s.kernel_size), sum(s.stride), sum(s.padding)) for s in ordered]
-        assert keys == sorted(keys)
+def test_in_place_means_that_a_pixels_taps_have_the_centre_of_its_block():
+    seen = set()
+    for setting in itertools.chain(*(solve_conv_transpose(**arguments) for arguments in SOLVED)):
+        kernel_size, stride, padding, output_padding, dilation = setting[:5]
+        image = torch.zeros(1, 1, 61, dtype=torch.float64)
+        image[..., 30] = 1
+        taps = torch.ones(1, 1, kernel_size, dtype=torch.float64)
+        output = F.conv_transpose1d(image, taps, None, stride, padding, output_padding, dilation=dilation)
+        block = torch.arange(30 * stride, 31 * stride).double()
+        assert setting.in_place == (output.flatten().nonzero().double().mean() == block.mean()), setting
+        assert not setting.in_place or output.shape[-1] == 61 * stride + output_padding
+        seen.add((setting.in_place, output_padding > 0))
+    assert seen == {(True, True), (True, False), (False, True), (False, False)}
+
+
+def preference(setting):
+    """The order that the docstring promises."""
+    fields = [value if isinstance(value, tuple) else (value,) for value in setting[:4]]
+    kernel_size, stride, padding, output_padding = map(sum, fields)
+    return not setting.reaches_all, not setting.even_overlap, output_padding, kernel_size, stride, padding
+
+
+@pytest.mark.parametrize("arguments", SOLVED, ids=str)
+def test_the_solver_puts_reached_pixels_first_then_even_overlap_output_padding_kernel_stride_and_padding(arguments):
+    solutions = solve_conv_transpose(**arguments)
+    assert len(solutions) > 1
+    assert solutions == sorted(solutions, key=lambda setting: (*preference(setting), setting))
+    for limit in (1, len(solutions) - 1, len(solutions), len(solutions) + 1):
+        assert solve_conv_transpose(**arguments, limit=limit) == solutions[:limit]
+
+
+def test_the_first_solution_leaves_no_dead_row_where_another_one_has_none():
+    for n in range(2, 40):
+        best = solve_conv_transpose(n, 2 * n + 1, max_kernel_size=4, max_stride=2)[0]
+        assert overlap_counts(n, *best[:5]).min() > 0
+        assert n < 4 or best[:4] == (4, 2, 1, 1)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        dict(input_size=(4, 5), output_size=(8, 9), max_kernel_size=4),
+        dict(input_size=(4, 4), output_size=(9, 9), max_kernel_size=(6, 3)),
+        dict(input_size=(7, 3), output_size=(15, 12), dilation=(1, 2)),
+        dict(input_size=5, output_size=(10,)),
+        dict(input_size=(2, 3, 5), output_size=(4, 7, 11), max_kernel_size=4, max_stride=3),
+        dict(input_size=3, output_size=(7, 7, 7), max_kernel_size=(4, 3, 4), max_stride=3),
+        dict(input_size=(4, 4, 4), output_size=(9, 9, 9), max_kernel_size=5, dilation=(2, 1, 1), max_stride=3),
+    ],
+    ids=str,
+)
+def test_the_solutions_of_several_axes_are_the_first_of_all_products(arguments):
+    axes = next(len(value) for value in arguments.values() if isinstance(value, tuple))
+    by_axis = [
+        solve_conv_transpose(**{name: each_axis(value, axes)[axis] for name, value in arguments.items()})
+        for axis in range(axes)
+    ]
+    products = []
+    for each in itertools.product(*by_axis):
+        *layer, even_overlap, reaches_all, in_place = zip(*each, strict=True)
+        products.append(arithmetic.ConvTransposeSetting(*layer, all(even_overlap), all(reaches_all), all(in_place)))
+    products.sort(key=lambda setting: (*preference(setting), setting))
+    assert len({preference(setting)[:2] for setting in products}) >= (3 if axes > 1 else 2)
+    assert solve_conv_transpose(**arguments, limit=len(products) + 1) == products
+    for limit in (1, 2, 10, 100, len(products) - 1, len(products)):
+        assert solve_conv_transpose(**arguments, limit=limit) == products[:limit]
+    assert solve_conv_transpose(**arguments) == products[:1000]
+    best = products[0]
+    layer = getattr(torch.nn, f"ConvTranspose{axes}d")(1, 1, *best[:4], dilation=best.dilation)
+    output = layer(torch.zeros(1, 1, *each_axis(arguments["input_size"], axes)))
+    assert output.shape[2:] == arguments["output_size"]
+
+
+def test_of_ten_million_products_only_the_first_are_made(monkeypatch):
+    compared = []
+    original = arithmetic._preference
+    monkeypatch.setattr(arithmetic, "_preference", lambda setting: compared.append(0) or original(setting))
+    for axes, length in ((2, 1000), (3, 10)):
+        limit = {} if length == 1000 else dict(limit=length)
+        solutions = solve_conv_transpose((7,) * axes, (224,) * axes, max_kernel_size=64, max_stride=32, **limit)
+        assert len(solutions) == length and solutions[0][:4] == ((32,) * axes, (32,) * axes, (0,) * axes, (0,) * axes)
+    # an axis has 3,173 settings, each looked at twice
+    assert len(compared) < 2 * 3173 * (2 + 3) + 5_000
+
+
+@pytest.mark.parametrize("limit, error", [(0, ValueError), ((1, 2), ValueError), (2.0, TypeError), (None, TypeError)])
+def test_a_limit_is_an_int_of_at_least_1(limit, error):
+    with pytest.raises(error, match=re.escape(f"limit={limit!r} ") + ".*must be an int of at least 1"):
+        solve_conv_transpose(7, 14, limit=limit)
 
 
 @pytest.mark.parametrize(
@@ -278,37 +420,33 @@ def test_solver_names_the_nearest_sizes_when_there_is_none(arguments, message):
 # conv_matrix
 
 
-@thorough
-@given(
-    input_size=int_or_two(1, 7),
-    kernel_size=st.tuples(st.integers(1, 3), st.integers(1, 3)),
-    stride=int_or_two(1, 3),
-    padding=int_or_two(0, 2),
-    dilation=int_or_two(1, 2),
-    channels=st.tuples(st.integers(1, 3), st.integers(1, 3)),
-    seed=st.integers(0, 2**31),
-)
-def test_conv_matrix_is_the_conv_and_its_transpose_is_the_transposed_conv(
-    input_size, kernel_size, stride, padding, dilation, channels, seed
-):
+def check_matrix(axes, arguments, channels, seed):
+    input_size, kernel_size = (each_axis(arguments.pop(name), axes) for name in ("input_size", "kernel_size"))
     weight = integers(*channels, *kernel_size, seed=seed)
-    layer = dict(stride=stride, padding=padding, dilation=dilation)
-    large = as_two(input_size)
+    # an int where all axes are equal: then the number of axes is the weight's
+    given_size = input_size[0] if len(set(input_size)) == 1 else input_size
     try:
-        small = as_two(conv_output_size(large, kernel_size, **layer))
+        small = conv_output_size(input_size, kernel_size, **arguments)
     except ValueError:
         with pytest.raises(ValueError, match="is too small"):
-            conv_matrix(weight, input_size, **layer)
+            conv_matrix(weight, given_size, **arguments)
         return
-    matrix = conv_matrix(weight, input_size, **layer)
-    image = integers(1, channels[1], *large, seed=seed + 1)
-    output = F.conv2d(image, weight, **layer)
+    matrix = conv_matrix(weight, given_size, **arguments)
+    image = integers(1, channels[1], *input_size, seed=seed + 1)
+    output = getattr(F, f"conv{axes}d")(image, weight, **arguments)
     assert torch.equal(matrix @ image.flatten(), output.flatten())
 
     feature = integers(1, channels[0], *small, seed=seed + 2)
-    output_padding = output_padding_for(small, large, kernel_size, **layer)
-    transposed = F.conv_transpose2d(feature, weight, output_padding=output_padding, **layer)
+    output_padding = output_padding_for(small, input_size, kernel_size, **arguments)
+    transpose = getattr(F, f"conv_transpose{axes}d")
+    transposed = transpose(feature, weight, output_padding=output_padding, **arguments)
     assert torch.equal(matrix.T @ feature.flatten(), transposed.flatten())
+
+
+@thorough
+@given(drawn(MATRIX), st.tuples(st.integers(1, 3), st.integers(1, 3)), st.integers(0, 2**31))
+def test_conv_matrix_is_the_conv_and_its_transpose_is_the_transposed_conv(setting, channels, seed):
+    check_matrix(*setting, channels, seed)
 
 
 def test_conv_matrix_keeps_the_dtype_and_passes_gradients_to_the_weight():
@@ -326,9 +464,13 @@ def test_conv_matrix_keeps_infinite_weights_out_of_the_zeros():
     assert matrix.tolist() == [[1, torch.inf, 0], [0, 1, torch.inf]]
 
 
-def test_conv_matrix_refuses_what_is_no_conv2d_weight():
+def test_conv_matrix_refuses_what_is_no_weight_of_a_convolution():
     with pytest.raises(ValueError, match=r"weight must have the shape .* not \(3, 3\)"):
         conv_matrix(torch.ones(3, 3), 4)
+    with pytest.raises(ValueError, match=r"with 1 to 3 axes and .* not \(1, 1, 1, 1, 1, 1\)"):
+        conv_matrix(torch.ones(1, 1, 1, 1, 1, 1), 4)
+    with pytest.raises(ValueError, match=r"input_size=\(4, 4\), kernel_size=\(3,\) must have equally many entries"):
+        conv_matrix(torch.ones(1, 1, 3), (4, 4))
     with pytest.raises(ValueError, match=r"at least one tap, not \(1, 1, 0, 2\)"):
         conv_matrix(torch.ones(1, 1, 0, 2), 4)
     with pytest.raises(TypeError, match=r"weight must be a torch\.Tensor .* not list"):
@@ -354,7 +496,9 @@ def test_a_bad_argument_is_an_error_that_names_it_and_its_value(function, name):
     good = SIZE_FUNCTIONS[function]
     function(**good)
     wrong_types = [True, False, 2.0, "3", None, (2, True), (1.5, 2), torch.tensor(True), np.bool_(True), {2}]
-    out_of_range = [-1, (2, -1), (1, 1, 1), (1,), ()] + ([] if name.endswith("padding") else [0, (0, 3)])
+    out_of_range = [-1, (2, -1), (-1,), (1, 1, -1), (1, 1, 1, 1), ()] + (
+        [] if name.endswith("padding") else [0, (0, 3)]
+    )
     for value, error in [(v, TypeError) for v in wrong_types] + [(v, ValueError) for v in out_of_range]:
         with pytest.raises(error, match=re.escape(f"{name}={value!r} ")):
             function(**(good | {name: value}))
@@ -363,8 +507,8 @@ def test_a_bad_argument_is_an_error_that_names_it_and_its_value(function, name):
 @pytest.mark.parametrize("function, name", ARGUMENTS, ids=lambda value: getattr(value, "__name__", value))
 def test_numpy_ints_lists_and_torch_sizes_are_accepted(function, name):
     good = SIZE_FUNCTIONS[function]
-    two = function(**(good | {name: (good[name], good[name])}))
     for value in (np.int64(good[name]), np.array(good[name])[()]):
         assert str(function(**(good | {name: value}))) == str(function(**good))
-    for value in ([good[name]] * 2, torch.Size([good[name]] * 2)):
-        assert str(function(**(good | {name: value}))) == str(two)
+    for axes, kind in itertools.product((1, 2, 3), (list, torch.Size)):
+        expected_result = function(**(good | {name: (good[name],) * axes}))
+        assert str(function(**(good | {name: kind([good[name]] * axes)}))) == str(expected_result)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from upconv.book.blocks import BLOCKS, FOLDED, FoldedPair, bilinear_, icnr_, upsampling_block
+from upconv.book.blocks import BLOCKS, FOLDED, FoldedPair, upsampling_block
 
 NAMES = list(BLOCKS)
 ONLY_2 = "conv_transpose_4x4_bilinear_init"
@@ -87,39 +87,6 @@ def test_icnr_starts_as_nearest_upsampling_of_a_smaller_conv(scale):
     torch.testing.assert_close(block(x), F.interpolate(small, scale_factor=scale, mode="nearest"))
 
 
-def test_icnr_draws_one_kernel_for_each_output_channel():
-    drawn = []
-
-    def initializer(tensor):
-        drawn.append(nn.init.normal_(tensor).clone())
-        return tensor
-
-    weight = icnr_(torch.empty(5 * 9, 4, 1, 3), 3, initializer)
-    assert [kernel.shape for kernel in drawn] == [(5, 4, 1, 3)]
-    assert torch.equal(weight.reshape(5, 9, 4, 1, 3), drawn[0][:, None].expand(-1, 9, -1, -1, -1))
-
-
-@pytest.mark.parametrize("stride", [1, 2, 3, 4, 5])
-def test_bilinear_starts_as_interpolation_of_a_1x1_conv(stride):
-    kernel_size = 2 * stride - stride % 2
-    layer = nn.ConvTranspose2d(3, 5, kernel_size, stride, (kernel_size - stride) // 2).double()
-    drawn = []
-
-    def initializer(tensor):
-        drawn.append(nn.init.normal_(tensor).clone())
-        return tensor
-
-    bilinear_(layer.weight, stride, initializer)
-    assert [kernel.shape for kernel in drawn] == [(5, 3, 1, 1)]
-    x = images(2, 3, 6, 7)
-    expected = F.interpolate(
-        F.conv2d(x, drawn[0], layer.bias), scale_factor=stride, mode="bilinear", align_corners=False
-    )
-    output = layer(x)
-    assert output.shape == expected.shape
-    torch.testing.assert_close(interior(output, stride), interior(expected, stride))
-
-
 def test_the_initialised_blocks_start_at_the_scale_of_a_default_conv():
     def check(weight, fan_in):
         assert weight.abs().max() <= fan_in**-0.5
@@ -127,14 +94,6 @@ def test_the_initialised_blocks_start_at_the_scale_of_a_default_conv():
 
     check(upsampling_block("pixel_shuffle_icnr", 40, 50)[0].weight, 40 * 9)
     check(upsampling_block(ONLY_2, 40, 50)[0].weight.sum((2, 3)) / 4, 40)
-
-
-@pytest.mark.parametrize("initialise", [lambda w: icnr_(w, 2), lambda w: bilinear_(w, 2)])
-def test_initialisers_work_in_place_and_leave_no_graph(initialise):
-    weight = nn.Parameter(torch.zeros(4, 4, 4, 4, dtype=torch.float64))
-    assert initialise(weight) is weight
-    assert weight.is_leaf and weight.requires_grad and weight.dtype == torch.float64
-    assert weight.detach().abs().max() > 0
 
 
 def pair_and_folded(scale, seed=0, last=False):
@@ -235,16 +194,3 @@ def test_the_global_seed_decides_the_weights(name):
 def test_errors_name_the_argument(arguments, error, message):
     with pytest.raises(error, match=message):
         upsampling_block(*arguments)
-
-
-def test_errors_of_the_initialisers():
-    with pytest.raises(ValueError, match=r"\(out_channels \* 9, .* scale=3, not \(8, 3, 3, 3\)"):
-        icnr_(torch.empty(8, 3, 3, 3), 3)
-    with pytest.raises(ValueError, match=r"not \(4,\)"):
-        icnr_(torch.empty(4), 2)
-    with pytest.raises(ValueError, match=r"5, 5\) for stride=3.* 2 \* stride - stride % 2; it has \(2, 2, 4, 4\)"):
-        bilinear_(torch.empty(2, 2, 4, 4), 3)
-    with pytest.raises(TypeError, match="stride=True"):
-        bilinear_(torch.empty(2, 2, 4, 4), True)
-    with pytest.raises(ValueError, match="scale=0"):
-        icnr_(torch.empty(4, 3, 3, 3), 0)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from upconv import conv_matrix, overlap_counts
+from upconv import conv_matrix, overlap_counts, upsample_conv_to_conv_transpose
 from upconv.book.drawings import (
     Drawing,
     draw_conv,
@@ -17,6 +17,8 @@ from upconv.book.drawings import (
     draw_matrix,
     draw_network,
     draw_phases,
+    draw_rulers,
+    draw_stamped_copies,
     draw_summed_weights,
     draw_unet,
 )
@@ -58,6 +60,8 @@ def rows(drawing):
         draw_families(3, 2),
         draw_summed_weights(2, 2, (0, 1)),
         draw_summed_weights(3, 3),
+        draw_stamped_copies(3, 2),
+        draw_rulers(2, {"in place": [-0.25, 0.25, 0.75, 1.25], "moved": [-1, 0, 1, 2]}),
     ],
 )
 def test_a_drawing_is_well_formed_inside_its_frame_and_described(drawing):
@@ -111,6 +115,28 @@ def test_draw_conv_transpose_and_draw_matrix_say_what_they_show():
 def test_draw_conv_spreads_the_taps_by_the_dilation():
     _, *windows, _ = rows(draw_conv(9, kernel_size=3, stride=3, dilation=2))
     assert [[column for column, _, _ in window] for window in windows] == [[0, 2, 4], [3, 5, 7]]
+
+
+def test_draw_rulers_puts_each_pixel_where_it_lies_and_marks_what_tiles_the_input():
+    rulers = {
+        "in place": [-0.25, 0.25, 0.75, 1.25],
+        "moved": [0, 0.5, 1, 1.5],
+        "stretched": [0, 1 / 3, 2 / 3, 1],
+        "before": [-1, 0, 1, 2],
+    }
+    drawing = draw_rulers(2, rulers)
+    svg = parse(drawing)
+    boxes = [{key: float(box.get(key)) for key in ("x", "y", "width", "height")} for box in svg.iter(f"{SVG}rect")]
+    assert len(boxes) == 2 + 4 * 4
+    zero = boxes[0]["x"] + 26  # the centre of the first input pixel, which is 52 pixels wide
+    for box, centre in zip(boxes, [0, 1, *(c for centres in rulers.values() for c in centres)], strict=True):
+        assert box["x"] + box["width"] / 2 == pytest.approx(zero + 52 * centre, abs=0.01)
+        assert box["x"] >= 0 and box["x"] + box["width"] < float(svg.get("width"))
+        assert box["y"] >= 0 and box["y"] + box["height"] <= float(svg.get("height"))
+    colours = [box.get("fill") for box in svg.iter(f"{SVG}rect")]
+    assert len(set(colours[2:6])) == len(set(colours[6:])) == 1 and colours[2] != colours[6]
+    assert "in place: -0.25, 0.25, 0.75, 1.25; moved: 0, 0.5, 1, 1.5; stretched: 0, 0.333, 0.667, 1;" in drawing.alt
+    assert [word for word in words(drawing) if not word.isdigit()] == ["input 2", *rulers]
 
 
 @pytest.mark.parametrize("setting", [(4, 3, 2, 0, 0), (4, 3, 2, 1, 1), (3, 2, 3, 0, 1), (3, 4, 2, 2, 0)])
@@ -180,6 +206,33 @@ def test_draw_summed_weights_gives_two_weights_one_colour_if_they_see_one_pixel(
         sees.append(len(set(window)))
     assert f"With padding {padding} the phases see {', '.join(map(str, sees))} pixels." in drawing.alt
     assert [word for word in words(drawing) if "pixel" in word] == [f"{n} pixel" + "s" * (n > 1) for n in sees]
+
+
+@pytest.mark.parametrize("kernel_size, scale", [(3, 2), (2, 3), (1, 2), (4, 3)])
+def test_draw_stamped_copies_adds_up_the_stamps_that_make_the_composite(kernel_size, scale):
+    found = [(text, style["fill"]) for _, _, text, style in cells(draw_stamped_copies(kernel_size, scale))]
+    size, digits = kernel_size + scale - 1, "₀₁₂₃"
+    *stamps, total = (found[i * size**2 : (i + 1) * size**2] for i in range(scale**2 + 1))
+    assert all(sum(text != "" for text, _ in stamp) == kernel_size**2 for stamp in stamps)
+    for y in range(kernel_size):
+        for x in range(kernel_size):
+            conv = nn.Conv2d(1, 1, kernel_size, bias=False)
+            conv.weight.data.zero_()[0, 0, y, x] = 1
+            taps = upsample_conv_to_conv_transpose(nn.Upsample(scale_factor=scale), conv).weight.flatten().tolist()
+            name = f"w{digits[y]}{digits[x]}"
+            assert taps == [sum(stamp[i][0] == name for stamp in stamps) for i in range(size**2)]
+    colours = {}
+    for i, (count, colour) in enumerate(total):
+        drawn = [stamp[i] for stamp in stamps if stamp[i][0]]
+        assert int(count) == len(drawn) and {fill for _, fill in drawn} == {colour}
+        assert colours.setdefault(count, colour) == colour
+    assert len(set(colours.values())) == len(colours) <= 6
+    legend = [f"{n} weight" + "s" * (n > 1) for n in sorted(map(int, colours))]
+    assert [word for word in words(draw_stamped_copies(kernel_size, scale)) if "weight" in word] == legend
+
+
+def test_draw_stamped_copies_says_the_counts():
+    assert draw_stamped_copies(3, 2).alt.endswith("row by row: 1 2 2 1; 2 4 4 2; 2 4 4 2; 1 2 2 1.")
 
 
 def test_draw_summed_weights_shows_the_forums_phase():

@@ -48,6 +48,8 @@ PAIRS = {
     "stride 2": ([up(), conv(stride=2)], 0, "stride=(2, 2)"),
     "activation between": ([up(), nn.ReLU(), conv()], 0, "read by relu"),
     "no conv": ([conv(), up()], 0, "read by the model's output"),
+    "transposed by 1": ([up(), nn.ConvTranspose2d(8, 4, 3, padding=1)], 1, ""),
+    "transposed by 1, groups": ([up(3), nn.ConvTranspose2d(8, 4, (3, 2), padding=(3, 0), dilation=2, output_padding=1, groups=2)], 1, ""),
 }  # fmt: skip
 
 
@@ -167,7 +169,7 @@ def test_a_convolution_that_reads_other_tensors_too_is_left():
         (lambda m, x: m.c(m.u(x)).sum() + m.c(m.v(x)), "reads another Upsample, with other settings"),
         (lambda m, x: m.c(m.p(m.u(x))) + m.p(x).sum(), "its padding layers are used in other places"),
         (lambda m, x: m.c(torch.cat([m.u(x[:, :4]), m.u(x[:, 4:])], 1)), "read by cat (line"),
-        (lambda m, x: m.c(m.u(x))[..., : m.u(x).shape[-1]], "read by __get__ (line"),
+        (lambda m, x: m.c(m.u(x))[..., : m.u(x).shape[-1]], "read by .shape (line"),
         (lambda m, x: (m.u(x), m.c(x))[1], "nothing reads it"),
     ):
         model = Model(forward, u=up(), v=up(3), p=nn.ZeroPad2d(1), c=conv(8, 8)).double()
@@ -432,34 +434,96 @@ def test_what_cannot_be_exchanged_is_left_with_a_reason():
     line = next(name for name in rows if name.startswith("(the model itself): F.conv_transpose2d (line "))
     assert set(rows) == {"own", "hooked", "read", "line", "good", "volume", line}
     assert "write it as a layer" in rows[line]["reason"]
-    assert rows["good"]["status"] == "rewritten"
-    reasons = dict(own="a forward of its own", hooked="forward hooks", line="only 2-D", volume="only 2-D")
+    assert rows["good"]["status"] == rows["line"]["status"] == "rewritten"
+    reasons = dict(own="a forward of its own", hooked="forward hooks", volume="the example inputs do not call it")
     for name, reason in {**reasons, "read": "the example inputs do not call it"}.items():
         assert rows[name]["status"] in ("left", "refused") and rows[name]["became"] is None
         assert reason in rows[name]["reason"]
     assert_same(model, result.model, X)
-    assert result.counts == {"rewritten": 1, "left": 2, "refused": 4}
-    assert "1 rewritten, 2 left, 4 refused" in str(result)
+    assert result.counts == {"rewritten": 2, "left": 3, "refused": 2}
+    assert "2 rewritten, 3 left, 2 refused" in str(result)
     model = Model(lambda m, x: m.a(x) + m.a.weight.mean(), a=nn.ConvTranspose2d(8, 8, 2, 2)).double()
     [row] = rewrite(model, "subpixel", example_inputs=(X,)).report
     assert "the model does more with it than calling it: AttributeError" in row["reason"]
 
 
-def test_1d_and_3d_upsamplings_are_listed():
-    def forward(model, x):
-        line = F.interpolate(x.flatten(2), scale_factor=2)
-        volume = F.interpolate(x[:, None], scale_factor=2)
-        return model.a(line).mean() + volume.mean() + model.t(model.u(x.flatten(2))).mean()
+# pixel shuffles, and an Upsample alone
 
-    layers = dict(a=nn.Conv1d(8, 1, 3), u=nn.Upsample(scale_factor=2), t=nn.ConvTranspose1d(8, 1, 2, 2))
-    model = Model(forward, **layers).double()
-    result = rewrite(model, "conv_transpose", example_inputs=(X,))
-    assert result.counts == {"rewritten": 0, "left": 2, "refused": 2}
-    rows = {row["name"]: row["reason"] for row in result.report}
-    assert rows.pop("u") == "unsupported: only 2-D layers are rewritten"
-    assert rows.pop("t") == "it is a transposed convolution already"
-    assert all("only images of shape (N, C, H, W)" in reason for reason in rows.values())
-    assert all("unsupported" in row["verdict"] for row in audit(model, X))
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_convolution_and_its_pixel_shuffle_become_one_layer(bias):
+    layers = dict(c=conv(outputs=16, bias=bias), s=nn.PixelShuffle(2), d=conv(4, 16), t=nn.PixelShuffle(4))
+    model = randomised(Model(lambda m, x: m.t(m.d(F.relu(m.s(m.c(x))))), **layers))
+    result = rewrite(model, "conv_transpose", X)
+    assert [row["name"] for row in result.report] == ["s", "t"] and result.counts["rewritten"] == 2
+    assert result.report[0]["became"].startswith("ConvTranspose2d 6x6, stride 2")
+    for row in result.report:
+        assert row["exact"] and row["macs_before"] == row["macs_after"] > 0 and row["max_difference"] < 1e-10
+        assert row["parameters_before"] == row["parameters_after"]
+    for x in (X, torch.randn(1, 8, 9, 4).double()):
+        assert_same(model, result.model, x)
+    assert not any(isinstance(module, nn.PixelShuffle) for module in result.model.modules())
+    for to, reason in (("subpixel", "a pixel shuffle already"), ("upsample_conv", "no transposed convolution")):
+        assert all(reason in row["reason"] for row in rewrite(model, to, X).report)
+    assert all(row["exact_targets"] == ("conv_transpose",) for row in audit(model, X))
+
+
+def shared_shuffle(model, x):
+    return model.s(model.c(x)) + model.s(model.d(x))
+
+
+# forward, and a part of the reason, or None where it is exchanged
+SHUFFLES = {
+    "one for two": (shared_shuffle, None),
+    "read elsewhere": (lambda m, x: (y := m.c(x), m.s(y)), "is read elsewhere"),
+    "read by a relu": (lambda m, x: m.s(m.c(x)) + m.c(x).relu().mean(), "is read elsewhere"),
+    "another reader in training": (lambda m, x: m.s(y := m.c(x)) * (1 if not m.training else y.mean()), "elsewhere"),
+    "an activation between": (lambda m, x: m.s(m.c(x).relu()), "more than convolutions"),
+    "a dropout between": (lambda m, x: m.s(m.p(m.c(x))), "more than convolutions"),
+    "an input too": (lambda m, x: m.s(m.c(x)).mean() + m.s(x), "more than convolutions"),
+    "a function": (lambda m, x: F.pixel_shuffle(m.c(x), 2), "write it as a layer"),
+    "of an upsampling": (lambda m, x: m.s(m.c(m.u(x))), "became part of an Upsample"),
+}
+
+
+@pytest.mark.parametrize("case", SHUFFLES)
+def test_a_pixel_shuffle_is_exchanged_where_only_convolutions_and_it_know_each_other(case):
+    forward, reason = SHUFFLES[case]
+    layers = dict(c=conv(outputs=16), d=conv(outputs=16, padding_mode="reflect"), s=nn.PixelShuffle(2), u=up())
+    model = randomised(Model(forward, **layers, p=nn.Dropout(0.5)))
+    result = rewrite(model, "conv_transpose", X)
+    [row] = [row for row in result.report if "huffle" in row["was"]]
+    assert (row["became"] is not None) == (reason is None) and (reason or "") in row["reason"]
+    assert_same(model, result.model, X)
+
+
+ALONE = {
+    "nearest, added": (lambda m, x: m.u(x) + m.t(x), up(), "ConvTranspose2d 2x2, stride 2"),
+    "bilinear, padded": (lambda m, x: m.c(m.u(x)), up(3, mode="bilinear"), "Replication"),
+    "bicubic, a view": (lambda m, x: m.u(x[:, :3]).mean(), up(mode="bicubic"), "Replication"),
+    "aligned": (lambda m, x: m.u(x), up(mode="bilinear", align_corners=True), None),
+    "two numbers of channels": (lambda m, x: m.u(x).mean() + m.u(x[:, :3]).mean(), up(), None),
+}
+
+
+@pytest.mark.parametrize("case", ALONE)
+def test_an_upsample_alone_becomes_a_layer_on_request(case):
+    forward, upsample, became = ALONE[case]
+    model = randomised(Model(forward, u=upsample, t=nn.ConvTranspose2d(8, 8, 2, 2), c=conv()))
+    left, result = (rewrite(model, "conv_transpose", X, everything=everything) for everything in (False, True))
+    [row] = [row for row in result.report if row["name"] == "u"]
+    assert (row["became"] is None) == (became is None) and (became or "") in (row["became"] or "")
+    assert next(row for row in left.report if row["name"] == "u")["became"] is None
+    assert any(isinstance(module, nn.Upsample) for module in result.model.modules()) == (became is None)
+    assert not any(p.requires_grad for p in result.model.u.parameters())
+    for x in (X, torch.randn(1, 8, 9, 4).double()):
+        assert_same(model, result.model, x)
+    [kernel] = [
+        p for p in rewrite(model.float(), "conv_transpose", X.float(), everything=True).model.u.parameters()
+    ] or [X.float()]
+    assert kernel.dtype == torch.float32
+    with pytest.raises(ValueError, match="everything is an option"):
+        rewrite(model, "subpixel", X, everything=True)
 
 
 # nothing is touched
@@ -635,8 +699,8 @@ def test_the_books_own_models(block, network, size, blocks):
     model = randomised(network(block))
     x = torch.rand(2, 1, size, size).double()
     transposed = blocks * block.startswith("conv_transpose")
-    pairs = blocks * block.startswith("nearest")
-    for to, expected in (("subpixel", transposed + pairs), ("conv_transpose", pairs)):
+    pairs, shuffles = blocks * block.startswith("nearest"), blocks * block.startswith("pixel")
+    for to, expected in (("subpixel", transposed + pairs), ("conv_transpose", pairs + shuffles)):
         result = rewrite(model, to, example_inputs=(x,))
         assert result.counts["rewritten"] == expected, result.report
         assert_same(model, result.model, x)

@@ -7,7 +7,6 @@ import random
 
 import numpy as np
 import pytest
-import sympy
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,18 +16,26 @@ from torch.nn import functional as F
 from upconv import (
     conv_transpose_to_upsample_conv,
     is_upsample_conv,
+    phase_gains,
     upsample_conv_to_conv_transpose,
 )
 
 thorough = settings(max_examples=150, deadline=None, derandomize=True)
 
 
-def layer_with(weight, stride, **others):
-    """A ConvTranspose2d in float64 with this weight, (in, out / groups, kh, kw) or (kh, kw)."""
-    weight = weight.reshape((1,) * (4 - weight.dim()) + weight.shape).double()
+CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+CONV_TRANSPOSES = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+MODES = {1: ["linear"], 2: ["bilinear", "bicubic"], 3: ["trilinear"]}  # beside the nearest ones
+DEEPER = [(axes, mode) for axes, modes in MODES.items() for mode in modes]
+
+
+def layer_with(weight, stride, axes=2, **others):
+    """A transposed convolution in float64 with this weight, (in, out / groups, *kernel) or (*kernel)."""
+    weight = weight.reshape((1,) * (2 + axes - weight.dim()) + weight.shape).double()
     groups = others.get("groups", 1)
     others = {"bias": False, **others}
-    layer = nn.ConvTranspose2d(weight.shape[0], groups * weight.shape[1], weight.shape[2:], stride, **others).double()
+    kind = CONV_TRANSPOSES[axes - 1]
+    layer = kind(weight.shape[0], groups * weight.shape[1], weight.shape[2:], stride, **others).double()
     with torch.no_grad():
         layer.weight.copy_(weight)
         if layer.bias is not None:
@@ -41,54 +48,69 @@ def integers(*shape):
 
 
 def pair_kernel(small, stride):
-    """The kernel of nearest upsampling and this convolution, by stamping: (..., m, m) to (..., m + s - 1, same)."""
-    sh, sw = stride
-    mh, mw = small.shape[-2:]
-    kernel = small.new_zeros(*small.shape[:-2], mh + sh - 1, mw + sw - 1)
-    for y, x in itertools.product(range(sh), range(sw)):
-        kernel[..., y : y + mh, x : x + mw] += small
+    """The kernel of nearest upsampling and this convolution, by stamping: m taps become m + s - 1 on the last axes."""
+    size = small.shape[-len(stride) :]
+    kernel = small.new_zeros(*small.shape[: -len(stride)], *(m + s - 1 for m, s in zip(size, stride, strict=True)))
+    for corner in itertools.product(*map(range, stride)):
+        kernel[(..., *(slice(first, first + m) for first, m in zip(corner, size, strict=True)))] += small
     return kernel
 
 
 def divisible(kernel, stride):
-    """Whether sympy finds no remainder when it divides the kernel's polynomial by both boxes."""
-    y, x = sympy.symbols("y x")
-    polynomial = sum(int(v) * y**i * x**j for (i, j), v in np.ndenumerate(kernel.numpy()))
-    boxes = (sum(y**i for i in range(stride[0])), y), (sum(x**j for j in range(stride[1])), x)
-    return all(sympy.rem(polynomial, box, variable) == 0 for box, variable in boxes)
+    """Whether every line of the kernel, taken as a polynomial, is divided by its axis's box without a remainder."""
+    for axis, step in enumerate(stride):
+        lines = kernel.movedim(axis, 0).clone()
+        for power in reversed(range(step - 1, len(lines))):  # long division by 1 + y + ... + y**(step - 1)
+            lines[power - step + 1 : power + 1] -= lines[power].clone()
+        if lines.any():
+            return False
+    return True
 
 
 # decisions
 
 
 @st.composite
-def layers(draw):
+def layers(draw, axes):
     """Draw a kernel, perhaps a pair's, perhaps spoilt at one entry, in its rows, or everywhere but in its gains."""
-    stride, dilation, size = (draw(st.tuples(st.integers(1, 3), st.integers(1, 3))) for _ in range(3))
-    small = draw(st.lists(st.integers(-3, 3), min_size=size[0] * size[1], max_size=size[0] * size[1]))
-    kernel = torch.tensor(small).double().reshape(size)
+    stride, dilation, size = (draw(st.tuples(*[st.integers(1, 3)] * axes)) for _ in range(3))
+    count = math.prod(size)
+    kernel = torch.tensor(draw(st.lists(st.integers(-3, 3), min_size=count, max_size=count))).double().reshape(size)
     spoil = draw(st.sampled_from(["no", "entry", "stripes", "corners", "no pair"]))
     if spoil != "no pair":
         kernel = pair_kernel(kernel, stride)
-    height, width = kernel.shape
-    row, column = draw(st.integers(0, height - 1)), draw(st.integers(0, width - 1))
+    place = tuple(draw(st.integers(0, n - 1)) for n in kernel.shape)
     if spoil == "entry":
-        kernel[row, column] += 1
-    elif spoil == "stripes":  # columns stay even, the rows do not
-        kernel[:, column] += torch.tensor([1.0] * stride[0] + [0.0] * (height - stride[0])).double()
+        kernel[place] += 1
+    elif spoil == "stripes":  # lines along the first axis stay even, those along others do not
+        kernel[: stride[0], *place[1:]] += 1
     elif spoil == "corners":  # all gains stay as they are
-        kernel[row, column] += 1
-        kernel[row % stride[0], column % stride[1]] -= 1
-    return kernel, stride, dilation
+        kernel[place] += 1
+        kernel[tuple(at % s for at, s in zip(place, stride, strict=True))] -= 1
+    return kernel, stride, dilation, spoil
 
 
-@settings(thorough, max_examples=300)
-@given(layers())
-def test_the_decision_is_that_of_polynomial_division(case):
-    kernel, stride, dilation = case
-    spread = kernel.new_zeros([(size - 1) * d + 1 for size, d in zip(kernel.shape, dilation, strict=True)])
-    spread[:: dilation[0], :: dilation[1]] = kernel
-    assert is_upsample_conv(layer_with(kernel, stride, dilation=dilation), tolerance=0) == divisible(spread, stride)
+@pytest.mark.parametrize("axes", [1, 2, 3])
+def test_the_decision_is_that_of_polynomial_division(axes):
+    seen = {True: 0, False: 0}
+
+    @settings(thorough, max_examples=1100)
+    @given(layers(axes))
+    def decide(case):
+        kernel, stride, dilation, spoil = case
+        spread = kernel.new_zeros([(size - 1) * d + 1 for size, d in zip(kernel.shape, dilation, strict=True)])
+        spread[tuple(slice(None, None, d) for d in dilation)] = kernel
+        layer = layer_with(kernel, stride, axes, dilation=dilation)
+        is_pair = is_upsample_conv(layer, tolerance=0)
+        assert is_pair == divisible(spread, stride)
+        assert is_pair or not (spoil == "no" and set(dilation) == {1})
+        gains = phase_gains(spread[None, None], stride)
+        even = bool((gains == gains.flatten()[0]).all())
+        assert even == is_pair if axes == 1 else even or not is_pair  # the gains decide on one axis, not on more
+        seen[is_pair] += 1
+
+    decide()
+    assert sum(seen.values()) >= 1000 and min(seen.values()) > 200, seen
 
 
 def test_every_channel_pair_and_group_is_asked():
@@ -122,18 +144,19 @@ def test_rounded_pairs_are_recognised(dtype, tolerance):
 # the module: exact where it can be, of the right size everywhere
 
 
-def drawn_layers(count, seed=0):
+def drawn_layers(count, axes, seed=0):
     """Yield layers of any setting and an input of each: pair kernels where the flag is set, others elsewhere."""
     rng = random.Random(seed)
+    highest = (4, 5, 3, 4, 6) if axes < 3 else (3, 3, 2, 2, 3)
     while count:
         groups = rng.choice([1, 1, 2, 3])
         channels, outputs = groups * rng.randint(1, 2), rng.randint(1, 2)
-        stride, padding, dilation, size = (
-            [rng.randint(low, high) for _ in "HW"] for low, high in ((1, 4), (0, 5), (1, 3), (1, 4))
+        stride, padding, dilation, size, pixels = (
+            [rng.randint(low, high) for _ in range(axes)] for low, high in zip((1, 0, 1, 1, 1), highest, strict=True)
         )
         exact = rng.random() < 0.5
         if exact:
-            dilation = [1, 1]
+            dilation = [1] * axes
             kernel = pair_kernel(integers(channels, outputs, *size), stride)
         else:
             kernel = integers(channels, outputs, *size)
@@ -141,13 +164,14 @@ def drawn_layers(count, seed=0):
         layer = layer_with(
             kernel,
             stride,
+            axes,
             padding=padding,
             dilation=dilation,
             output_padding=output_padding,
             groups=groups,
             bias=rng.random() < 0.5,
         )
-        x = integers(2, channels, rng.randint(1, 6), rng.randint(1, 6))
+        x = integers(2, channels, *pixels)
         try:
             layer(x)
         except RuntimeError:
@@ -156,20 +180,22 @@ def drawn_layers(count, seed=0):
         count -= 1
 
 
-def test_whenever_the_kernel_is_a_pair_the_module_is_the_layer():
+@pytest.mark.parametrize("axes, count", [(1, 400), (2, 400), (3, 200)])
+def test_whenever_the_kernel_is_a_pair_the_module_is_the_layer(axes, count):
     seen = {True: 0, False: 0}
-    for layer, x, built in drawn_layers(400):
+    for layer, x, built in drawn_layers(count, axes):
         is_pair = is_upsample_conv(layer, tolerance=0)
         assert is_pair or not built
         for data in ({}, {"inputs": x}):
             module, residual = conv_transpose_to_upsample_conv(layer, **data)
+            assert type(module.conv) is CONVS[axes - 1]
             output = module(x)
             assert output.shape == layer(x).shape
             if is_pair:
                 assert residual < 1e-12
                 torch.testing.assert_close(output, layer(x), rtol=1e-12, atol=1e-10)
         seen[is_pair] += 1
-    assert min(seen.values()) > 100, seen
+    assert min(seen.values()) > count / 4, seen
 
 
 def test_the_module_has_a_crop_only_where_one_is_needed_and_the_kernel_size_that_was_asked_for():
@@ -197,10 +223,12 @@ def test_the_pair_gets_dtype_flags_and_bias_and_the_layer_keeps_everything():
     assert isinstance(residual, float)
 
 
-def test_an_input_without_a_batch_axis_is_refused_as_upsample_would_misread_it():
-    module, _ = conv_transpose_to_upsample_conv(nn.ConvTranspose2d(2, 3, 4, 2, 1))
+@pytest.mark.parametrize("axes", [1, 2, 3])
+def test_an_input_without_a_batch_axis_is_refused_as_upsample_would_misread_it(axes):
+    module, _ = conv_transpose_to_upsample_conv(CONV_TRANSPOSES[axes - 1](2, 3, 4, 2, 1))
+    assert module.upsample.scale_factor == (2.0,) * axes
     with pytest.raises(ValueError, match="same number of spatial dimensions"):
-        module(torch.zeros(2, 4, 4))
+        module(torch.zeros(2, *(4,) * axes))
 
 
 # the projection
@@ -208,22 +236,21 @@ def test_an_input_without_a_batch_axis_is_refused_as_upsample_would_misread_it()
 
 def least_residual(kernel, stride, size, reach):
     """By numpy.linalg.lstsq over all taps at once, at every position up to `reach` beyond the kernel."""
-    stride, size = ((v, v) if isinstance(v, int) else v for v in (stride, size))
-    kh, kw = kernel.shape
-    found = []
+    stride = (stride,) * kernel.dim() if isinstance(stride, int) else stride
     spans = [m + s - 1 for m, s in zip(size, stride, strict=True)]
-    shifts = [range(min(0, k - span), max(0, k - span) + 1) for k, span in zip((kh, kw), spans, strict=True)]
-    for up, left in itertools.product(*shifts):
+    shifts = [range(min(0, k - span), max(0, k - span) + 1) for k, span in zip(kernel.shape, spans, strict=True)]
+    target = F.pad(kernel, (reach,) * (2 * kernel.dim())).flatten().numpy()
+    found = []
+    for shift in itertools.product(*shifts):
         columns = []
-        for index in range(size[0] * size[1]):
+        for index in range(math.prod(size)):
             small = torch.zeros(size).double()
             small.view(-1)[index] = 1
-            canvas = torch.zeros(kh + 2 * reach, kw + 2 * reach).double()
-            canvas[reach + up : reach + up + spans[0], reach + left : reach + left + spans[1]] = pair_kernel(
-                small, stride
+            canvas = torch.zeros([k + 2 * reach for k in kernel.shape]).double()
+            canvas[tuple(slice(reach + a, reach + a + span) for a, span in zip(shift, spans, strict=True))] = (
+                pair_kernel(small, stride)
             )
             columns.append(canvas.flatten().numpy())
-        target = F.pad(kernel, (reach,) * 4).flatten().numpy()
         design = np.stack(columns, 1)
         fit = design @ np.linalg.lstsq(design, target, rcond=None)[0]
         found.append(np.linalg.norm(target - fit) / np.linalg.norm(target))
@@ -231,25 +258,35 @@ def least_residual(kernel, stride, size, reach):
 
 
 UNEVEN = [(2, 3, None), (5, 3, 4), (6, (2, 3), (2, 5)), (3, 4, 2)]
+SIGNALS = [((16,), (8,), None), ((16,), 8, 3), ((3,), 2, 5), ((7,), 3, 1), ((2,), 4, 2)]
+VOLUMES = [((4, 4, 4), 2, None), ((3, 4, 2), (2, 2, 1), 2), ((4, 2, 3), 2, (1, 3, 2))]
 
 
 @pytest.mark.parametrize(
-    "extent, stride, size", [(4, 2, 3), (4, 2, 1), (4, 2, 2), (4, 2, 5), (3, 2, None), (2, 2, 2), *UNEVEN]
+    "extent, stride, size",
+    [(4, 2, 3), (4, 2, 1), (4, 2, 2), (4, 2, 5), (3, 2, None), (2, 2, 2), *UNEVEN, *SIGNALS, *VOLUMES],
 )
 def test_the_residual_is_the_least_there_is(extent, stride, size):
-    for _ in range(5):
-        kernel = torch.randn(extent, extent).double()
-        module, residual = conv_transpose_to_upsample_conv(layer_with(kernel, stride), kernel_size=size)
-        least = least_residual(kernel, stride, module.conv.kernel_size, reach=8)
+    extent = extent if isinstance(extent, tuple) else (extent, extent)
+    reach = 8 if len(extent) < 3 else 4
+    for _ in range(5 if len(extent) < 3 else 2):
+        kernel = torch.randn(extent).double()
+        layer = layer_with(kernel, stride, len(extent))
+        module, residual = conv_transpose_to_upsample_conv(layer, kernel_size=size)
+        least = least_residual(kernel, stride, module.conv.kernel_size, reach)
         assert residual == pytest.approx(least, abs=1e-12)
 
 
+@pytest.mark.parametrize("axes", [1, 2, 3])
 @pytest.mark.parametrize("stride, size", [(2, 1), (2, 3), (3, 3), (4, 2)])
-def test_random_kernels_have_the_residual_of_the_formula(stride, size):
-    extent = size + stride - 1
-    layer = layer_with(torch.randn(60, 60, extent, extent), stride)
+def test_random_kernels_have_the_residual_of_the_formula(stride, size, axes):
+    extent, channels = size + stride - 1, (200, 60, 30)[axes - 1]
+    layer = layer_with(torch.randn(channels, channels, *(extent,) * axes), stride, axes)
     residual = conv_transpose_to_upsample_conv(layer)[1]
-    assert residual**2 == pytest.approx(1 - (size / extent) ** 2, abs=0.01)
+    assert residual**2 == pytest.approx(1 - (size / extent) ** axes, abs=0.01)
+    text = " ".join(conv_transpose_to_upsample_conv.__doc__.split())
+    assert "1 - (k / (k + s - 1))**n" in text
+    assert (stride, size) != (2, 3) or f"{1 - 0.75**axes:.4g}"[:5] in text
 
 
 def test_the_central_position_is_taken_among_equals():
@@ -259,23 +296,24 @@ def test_the_central_position_is_taken_among_equals():
     assert module.crop.padding == (-1, 0, -1, 0)  # as if one row and column had been padded at the end only
 
 
-@pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
-@pytest.mark.parametrize("stride", [2, 3, (2, 1), (4, 3)])
-def test_interpolated_pairs_come_back_borders_included(mode, stride):
-    conv = nn.Conv2d(2, 3, 3, bias=False).double()
+@pytest.mark.parametrize("axes, mode", DEEPER)
+@pytest.mark.parametrize("stride", [(2, 2, 2), (3, 3, 3), (2, 1, 2), (4, 3, 1)])
+def test_interpolated_pairs_come_back_borders_included(axes, mode, stride):
+    stride = stride[:axes]
+    conv = CONVS[axes - 1](2, 3, 3, bias=False).double()
     kernel = upsample_conv_to_conv_transpose(nn.Upsample(scale_factor=stride, mode=mode), conv)[-1].weight.detach()
-    for padding, output_padding in ((0, 0), (3, 0), ((4, 1), (1, 0))):
-        layer = layer_with(kernel, stride, padding=padding, output_padding=output_padding)
+    for padding, output_padding in ((0, 0), (3, 0), ((4, 1, 2)[:axes], (1, 0, 0)[:axes])):
+        layer = layer_with(kernel, stride, axes, padding=padding, output_padding=output_padding)
         module, residual = conv_transpose_to_upsample_conv(layer, kernel_size=3, mode=mode)
         assert residual < 1e-12
         torch.testing.assert_close(module.conv.weight, conv.weight)
-        x = torch.randn(2, 2, 4, 5).double()
+        x = torch.randn(2, 2, *(4, 5, 6)[:axes]).double()
         torch.testing.assert_close(module(x), layer(x))
 
 
-@pytest.mark.parametrize("mode", ["nearest-exact", "bilinear", "bicubic"])
-def test_other_modes_give_the_size_and_their_own_residual(mode):
-    for layer, x, _ in drawn_layers(60, seed=1):
+@pytest.mark.parametrize("axes, mode", [*DEEPER, *((axes, "nearest-exact") for axes in (1, 2, 3))])
+def test_other_modes_give_the_size_and_their_own_residual(axes, mode):
+    for layer, x, _ in drawn_layers(60, axes, seed=1):
         module, residual = conv_transpose_to_upsample_conv(layer, mode=mode)
         assert module(x).shape == layer(x).shape
         assert module.upsample.mode == mode
@@ -322,9 +360,25 @@ def test_the_fit_is_the_least_squares_solution_rank_deficient_or_not(groups, bia
         assert residual == pytest.approx(measured.item(), abs=1e-12)
 
 
-def test_many_images_are_fitted_in_pieces(monkeypatch):
-    layer = layer_with(torch.randn(3, 2, 4, 4), 2, padding=1, bias=True)
-    x = torch.randn(7, 3, 5, 5).double()
+@pytest.mark.parametrize("axes", [1, 3])
+def test_signals_and_volumes_are_fitted_too(axes):
+    kinds = ["nearest", *MODES[axes]]
+    stride, padding, output_padding, size = ((3, 2, 2)[:axes], (1, 2, 0)[:axes], (1, 0, 0)[:axes], (5, 3, 4)[:axes])
+    for mode, groups, kernel_size in itertools.product(kinds, (1, 2), (None, 2)):
+        weight = torch.randn(2 * groups, 1, *(4, 3, 3)[:axes])
+        others = dict(padding=padding, output_padding=output_padding, groups=groups, bias=groups == 1)
+        layer, x = layer_with(weight, stride, axes, **others), torch.randn(3, 2 * groups, *size).double()
+        for targets in (None, torch.randn_like(layer(x))):
+            module, residual = conv_transpose_to_upsample_conv(layer, kernel_size, mode, inputs=x, targets=targets)
+            wanted = layer(x) if targets is None else targets
+            assert residual == pytest.approx(explicit_residual(layer, kernel_size, x, wanted, mode), abs=1e-9)
+            assert residual == pytest.approx(((module(x) - wanted).norm() / wanted.norm()).item(), abs=1e-12)
+
+
+@pytest.mark.parametrize("axes", [1, 2, 3])
+def test_many_images_are_fitted_in_pieces(monkeypatch, axes):
+    layer = layer_with(torch.randn(3, 2, *(4,) * axes), 2, axes, padding=1, bias=True)
+    x = torch.randn(7, 3, *(5,) * axes).double()
     whole, residual = conv_transpose_to_upsample_conv(layer, inputs=x)
     monkeypatch.setattr("upconv.projection.ELEMENTS", 1)
     pieces, same = conv_transpose_to_upsample_conv(layer, inputs=x)
@@ -458,11 +512,13 @@ def test_the_default_device_plays_no_part():
 # refusals
 
 
-def test_only_2d_transposed_convolutions_are_taken():
-    for layer in (nn.ConvTranspose1d(1, 1, 2, 2), nn.ConvTranspose3d(1, 1, 2, 2), nn.Conv2d(1, 1, 2), "layer"):
-        for function in (is_upsample_conv, conv_transpose_to_upsample_conv):
-            with pytest.raises(TypeError, match=r"layer must be a torch\.nn\.ConvTranspose2d, not"):
-                function(layer)
+@pytest.mark.parametrize("function", [is_upsample_conv, conv_transpose_to_upsample_conv])
+def test_transposed_convolutions_of_one_to_three_axes_are_taken_and_nothing_else(function):
+    for kind in CONV_TRANSPOSES:
+        function(kind(1, 1, 2, 2))
+    for layer in (*(kind(1, 1, 2) for kind in CONVS), nn.Upsample(scale_factor=2), "layer"):
+        with pytest.raises(TypeError, match=r"layer must be a .*ConvTranspose2d or torch\.nn\.ConvTranspose3d, not"):
+            function(layer)
 
 
 @pytest.mark.parametrize("function", [is_upsample_conv, conv_transpose_to_upsample_conv])
@@ -500,7 +556,8 @@ def test_arguments_are_checked():
         (ValueError, "targets were given without inputs", dict(targets=x)),
         (TypeError, "inputs must be a torch.Tensor", dict(inputs=[1])),
         (TypeError, "targets must be a torch.Tensor", dict(inputs=x, targets=[1])),
-        (ValueError, r"must have the shape \(N, 2, H, W\), not \(1, 3, 4, 4\)", dict(inputs=torch.zeros(1, 3, 4, 4))),
+        (ValueError, r"the shape \(N, 2, \*size\) .* not \(1, 3, 4, 4\)", dict(inputs=torch.zeros(1, 3, 4, 4))),
+        (ValueError, r"with 4 dimensions, not \(1, 2, 4\)", dict(inputs=torch.zeros(1, 2, 4))),
         (ValueError, r"inputs must have the shape", dict(inputs=torch.zeros(2, 4, 4))),
         (ValueError, r"inputs must have the shape", dict(inputs=torch.zeros(0, 2, 4, 4))),
         (ValueError, "inputs must be real and finite", dict(inputs=x / 0)),
@@ -510,6 +567,11 @@ def test_arguments_are_checked():
     ):
         with pytest.raises(error, match=message):
             conv_transpose_to_upsample_conv(layer, **arguments)
+    for axes, mode in ((1, "bilinear"), (1, "bicubic"), (2, "trilinear"), (3, "bilinear"), (3, "bicubic")):
+        with pytest.raises(ValueError, match=f"mode='{mode}' must be one of nearest, nearest-exact, {MODES[axes][0]}"):
+            conv_transpose_to_upsample_conv(CONV_TRANSPOSES[axes - 1](1, 1, 2, 2), mode=mode)
+    with pytest.raises(ValueError, match=r"kernel_size=\(2, 2\) has 2 entries"):
+        conv_transpose_to_upsample_conv(nn.ConvTranspose3d(1, 1, 2, 2), kernel_size=(2, 2))
     with pytest.raises(ValueError, match="padding=3 crops everything"):
         conv_transpose_to_upsample_conv(nn.ConvTranspose2d(1, 1, 4, 2, 3), inputs=torch.zeros(1, 1, 1, 1))
     for tolerance in (-1, math.nan):

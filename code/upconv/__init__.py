@@ -14,7 +14,14 @@ from upconv.arithmetic import (
 )
 from upconv.audit import audit
 from upconv.graph import backend, fold_exported
-from upconv.layers import conv_transpose_to_subpixel, upsample_conv_to_conv_transpose, upsample_conv_to_subpixel
+from upconv.init import bilinear_, icnr_
+from upconv.layers import (
+    conv_transpose_to_subpixel,
+    pixel_shuffle_to_conv_transpose,
+    upsample_conv_to_conv_transpose,
+    upsample_conv_to_subpixel,
+    upsample_to_conv_transpose,
+)
 from upconv.models import rewrite
 from upconv.phases import checkerboard_energy, phase_gains, radial_spectrum
 from upconv.projection import conv_transpose_to_upsample_conv, is_upsample_conv
@@ -23,6 +30,7 @@ __all__ = [
     "ConvTransposeSetting",
     "audit",
     "backend",
+    "bilinear_",
     "checkerboard_energy",
     "conv_matrix",
     "conv_output_size",
@@ -30,13 +38,16 @@ __all__ = [
     "conv_transpose_to_subpixel",
     "conv_transpose_to_upsample_conv",
     "fold_exported",
+    "icnr_",
     "is_upsample_conv",
     "output_padding_for",
     "overlap_counts",
     "phase_gains",
+    "pixel_shuffle_to_conv_transpose",
     "radial_spectrum",
     "rewrite",
     "solve_conv_transpose",
     "upsample_conv_to_conv_transpose",
     "upsample_conv_to_subpixel",
+    "upsample_to_conv_transpose",
 ]

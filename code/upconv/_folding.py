@@ -9,6 +9,7 @@ interpolation.
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 import sys
 from collections.abc import Callable
@@ -23,18 +24,22 @@ from torch.multiprocessing.reductions import StorageWeakRef
 
 from upconv import _interpolation, _layers
 from upconv import _reading as read
-from upconv._reading import arguments_of, base_name, changed_by, is_image, name_of, value_of
-from upconv.arithmetic import both_axes
+from upconv._reading import arguments_of, axes_of, base_name, changed_by, is_image, name_of, value_of
+from upconv.arithmetic import AXES, for_each_axis
 
 __all__ = ["Folding", "Kernel", "Site"]
 
 aten = torch.ops.aten
-NO_PADDING = ((0, 0), (0, 0))
+CONVOLUTIONS = {f"conv{kind}{n}d": (n, bool(kind)) for kind in ("", "_transpose") for n in AXES}
+UNKNOWN = "its convolution's settings or sizes are not fixed"
 
 
-def _composed(weight, span, form):
+def _composed(weight, span, form, transposed):
     """Compose the kernel of some channels of a weight by `form`; without one it is these channels."""
-    part = weight[:, slice(*span)]
+    part = weight
+    if transposed is not None:  # the weight is a transposed convolution's, of so many groups
+        part = _layers.swapped_channels(weight, transposed).flip(tuple(range(2, weight.dim())))
+    part = part[:, slice(*span)]
     if form is None:
         return _layers.like_format(part, weight)
     training = torch.is_grad_enabled() and weight.requires_grad
@@ -82,7 +87,7 @@ class Site:
 
     def __init__(self, node, what, sizes):
         self.module, self.line = read.origin_of(node)
-        self.what, self.sizes = what, sizes  # (H, W) of its input and of its output
+        self.what, self.sizes = what, sizes  # of its input and of its output, without batch and channels
         self.became, self.reasons, self.readers = [], [], []  # of convolutions; why others are as they were
         self.macs = []  # multiply-accumulates of each before and after, where sizes are numbers
 
@@ -115,10 +120,14 @@ class _Part(NamedTuple):
     node: fx.Node  # a tensor of just these
     span: tuple  # (first, last + 1)
     up: _Up | None = None
-    padding: tuple = NO_PADDING
+    padding: tuple = ()  # (before, after) for each axis, or nothing
     padding_mode: str = "zeros"
     dtype: torch.dtype | None = None  # that a cat or a sum makes of it
     form: object = None  # with `up`, in a convolution: its fold, or None for a 1x1 convolution before it
+
+
+def _is_padded(part):
+    return any(map(any, part.padding))
 
 
 def _sites(parts):
@@ -128,12 +137,15 @@ def _sites(parts):
 class Folding:
     """The pass over one graph, from operation to operation."""
 
-    def __init__(self, gm, inputs=None, constants=None):
-        """Give the example inputs of a graph that Dynamo captured, or the constants of an exported one by name."""
-        self.gm, self.graph, self.inputs, self.constants = gm, gm.graph, inputs, constants
+    def __init__(self, gm, inputs=None, constants=None, everything=False):
+        """Give the example inputs of a graph that Dynamo captured, or the constants of an exported one by name.
+
+        With `everything`, upsampling that no convolution reads, and pixel shuffles, become transposed convolutions too.
+        """
+        self.gm, self.graph, self.inputs, self.constants, self.everything = gm, gm.graph, inputs, constants, everything
         self.kernels = [] if constants is None else {}  # by name: of which weight, and the values
         self.parts, self.sites, self.made, self.emitted = {}, {}, {}, {}
-        self.alias, self.removable, self.autocast = {}, set(), []
+        self.alias, self.removable, self.autocast, self.casts = {}, set(), [], {}  # casts: autocast at an upsampling
 
     def run(self):
         if any("functorch" in str(getattr(node.target, "__module__", "")) for node in self.graph.nodes):
@@ -153,10 +165,14 @@ class Folding:
             ]:
                 for site in _sites(self.parts.pop(other)):
                     site.readers.append(f"{name_of(node) or node.target}, in place")
+            if node in self.sites:
+                self.casts[node] = list(self.autocast)
             if parts:
                 self.parts[node] = parts
                 self.removable.add(node)
         self._clean()
+        if self.everything:
+            self._alone()
         self.graph.lint()
         self.gm.recompile()
         sites = list(dict.fromkeys(site for sites in self.sites.values() for site in sites))
@@ -201,14 +217,16 @@ class Folding:
         parts = None
         if read.INTERPOLATIONS.match(base) and is_image(node):
             parts = self._interpolated(node, base)
-        elif base == "conv2d" and is_image(node) and known[:1] == given[:1]:
-            return self._convolution(node)
+        elif base in CONVOLUTIONS and is_image(node) and known[:1] == given[:1]:
+            return self._convolution(node, base)
+        elif base == "pixel_shuffle" and self.everything and is_image(node):
+            return self._shuffle(node)
         elif base == "_assert_tensor_metadata" and known:
             self.removable.add(node)
             return None
         elif known and is_image(node):
             parts = self._passed(node, base) or self._hoisted(node, base) or self._joined(node, base)
-            if parts or base == "conv2d":
+            if parts:
                 return parts
         for site in (site for other in known for site in _sites(self.parts[other])):
             site.readers.append("the output" if node.op == "output" else name_of(node) or str(node.target))
@@ -220,23 +238,23 @@ class Folding:
             x, _, factors, mode, align, _, antialias = arguments_of(node, **dict.fromkeys(read.INTERPOLATE))
             mode = mode or "nearest"
         else:
-            mode = next(name for name in ("nearest_exact", "nearest", "bilinear", "bicubic") if name in base)
+            mode = read.INTERPOLATIONS.match(base)[2]
             x, _, *rest = node.args
-            align, antialias = mode[0] == "b" and rest.pop(0), base.endswith("_aa")
-            factors = rest if rest and isinstance(rest[0], float) else (rest or [None])[0]  # two, or a list of two
+            align, antialias = mode[0] != "n" and rest.pop(0), base.endswith("_aa")
+            factors = rest if rest and isinstance(rest[0], float) else (rest or [None])[0]  # some, or a list of them
         if not is_image(x) or ("_" in base and node.kwargs):
             return None
         sides = list(zip(value_of(node).shape[2:], value_of(x).shape[2:], strict=True))
         if factors is None:
             factors, given = [self._ratio(*side) for side in sides], f"size=({', '.join(str(a) for a, _ in sides)})"
         else:
-            factors = [float(value_of(factor)) for factor in both_axes(factors)]
+            factors = [float(value_of(factor)) for factor in for_each_axis(factors, axes_of(node))]
             given = f"scale_factor={factors[0] if len(set(factors)) == 1 else tuple(factors)}"
         mode, scale, reason = mode.replace("_", "-"), None, ""
         try:
             if antialias or free_unbacked_symbols(value_of(node)):
                 raise ValueError("antialias=True is another kernel" if antialias else "its size depends on data")
-            scale = _interpolation.whole_scale(mode, align, factors, given, "the upsampling")
+            scale = _interpolation.whole_scale(mode, align, factors, given, axes_of(node), "the upsampling")
         except ValueError as error:
             reason = str(error)
         enlarges = all(self._sure(a >= b) for a, b in sides) and any(self._sure(a > b) for a, b in sides)
@@ -273,10 +291,12 @@ class Folding:
             images = tensors[:1]
         elif base in read.POINTWISE:
             tensors = tensors[:1] if base in read.CASTS else tensors
-            images = [o for o in tensors if not all(isinstance(n, int) and n == 1 for n in value_of(o).shape[-2:])]
+            sizes = {o: value_of(o).shape[-axes_of(node) :] for o in tensors}
+            images = [o for o in tensors if not all(isinstance(n, int) and n == 1 for n in sizes[o])]
         found = [self.parts.get(image, ()) for image in images]
-        ups = [p[0].up for p in found if len(p) == 1 and p[0].up and p[0].padding == NO_PADDING]
-        if not ups or len(ups) < len(images) or not all(up.is_like(ups[0]) for up in ups):
+        ups = [p[0].up for p in found if len(p) == 1 and p[0].up and not _is_padded(p[0])]
+        alike = all(up.is_like(ups[0]) for up in ups) and {axes_of(image) for image in images} == {axes_of(node)}
+        if not ups or len(ups) < len(images) or not alike:
             return None
 
         def emit():
@@ -294,7 +314,8 @@ class Folding:
 
     def _along_channels(self, node):
         _, dim = arguments_of(node, tensors=None, dim=node.kwargs.get("axis", 0))
-        return dim in (1, -3) and all(is_image(other) for other in node.all_input_nodes)
+        images = all(is_image(other) and axes_of(other) == axes_of(node) for other in node.all_input_nodes)
+        return images and dim in (1, -axes_of(node) - 1)
 
     def _joined(self, node, base):
         """Give the parts of a cat, a sum or a pad."""
@@ -307,18 +328,18 @@ class Folding:
                 start += size
         elif base == "add" and len(images) == len(node.args) == 2 and node.kwargs.get("alpha", 1) == 1:
             for image in images:
-                if not all(
-                    self._sure(a == b) for a, b in zip(value_of(image).shape, value_of(node).shape, strict=True)
-                ):
+                sizes = list(zip(value_of(image).shape, value_of(node).shape, strict=False))
+                if axes_of(image) != axes_of(node) or not all(self._sure(a == b) for a, b in sizes):
                     return None
                 parts += self.parts.get(image) or [_Part(image, (0, value_of(image).shape[1]))]
         elif base == "pad":
             image, pad, mode, value = arguments_of(node, input=None, pad=None, mode="constant", value=None)
             mode, known = "zeros" if mode == "constant" else mode, all(isinstance(side, int) for side in pad)
-            if not known or len(pad) not in (2, 4) or (value or 0) != 0 or (mode != "zeros" and min(pad) < 0):
+            missing = 2 * axes_of(node) - len(pad)
+            if not known or missing < 0 or missing % 2 or (value or 0) != 0 or (mode != "zeros" and min(pad) < 0):
                 return None
-            left, right, top, bottom = (*pad, 0, 0)[:4]
-            return self._padded(self.parts[image], ((top, bottom), (left, right)), mode)
+            pad = (*pad, *(0,) * missing)
+            return self._padded(self.parts[image], tuple(zip(pad[::2], pad[1::2], strict=True))[::-1], mode)
         return [part._replace(dtype=part.dtype or value_of(node).dtype) for part in parts]
 
     def _padded(self, parts, padding, mode):
@@ -336,29 +357,52 @@ class Folding:
 
     # What convolutions become
 
-    def _convolution(self, node):
+    def _convolution(self, node, base):
         """Fold a convolution into the parts that it reads, where one of them is upsampled."""
-        names = dict(input=None, weight=None, bias=None, stride=1, padding=0, dilation=1, groups=1)
-        x, weight, bias, stride, padding, dilation, groups = arguments_of(node, **names)
-        (stride, dilation), shape = map(both_axes, (stride, dilation)), tuple(value_of(weight).shape)
-        padding = padding if isinstance(padding, str) else both_axes(padding)
-        parts, reason = self.parts[x], None
-        numbers = (*shape, groups, *stride, *dilation, *(() if isinstance(padding, str) else padding))
-        if not all(isinstance(n, int) for n in numbers) or any(free_unbacked_symbols(value_of(p.node)) for p in parts):
-            reason = "its convolution's settings or sizes are not fixed"
-        elif stride != (1, 1):
-            reason = f"its convolution has stride={stride}"
-        elif groups > 1 and len(parts) > 1 and len({str(part.span) for part in parts}) > 1:
+        x, bias, padding, conv = self._settings(node, base)
+        parts = self.parts[x]
+        reason = conv if isinstance(conv, str) else None
+        if any(free_unbacked_symbols(value_of(part.node)) for part in parts):
+            reason = UNKNOWN
+        elif not reason and conv.groups > 1 and len(parts) > 1 and len({str(part.span) for part in parts}) > 1:
             reason = "a convolution with groups reads it together with other channels"
-        elif self.constants is not None and self._constant(weight) is None:
-            reason = "the weight of its convolution is no constant"
+        elif self.everything and any(
+            base_name(user) == "pixel_shuffle" and self._shuffled(user) for user in node.users
+        ):
+            reason = "a pixel shuffle reads its convolution"
         if reason:
             return self._refuse(parts, reason)
-        conv = SimpleNamespace(kernel_size=shape[2:], dilation=dilation, groups=groups, weight=weight)
-        parts = self._padded(parts, _interpolation.padding_sides(padding, shape[2:], dilation), "zeros") or []
-        parts = [part._replace(span=tuple(map(int, part.span)) if groups == 1 else (None,)) for part in parts]
+        parts = self._padded(parts, padding, "zeros") or []
+        parts = [part._replace(span=tuple(map(int, part.span)) if conv.groups == 1 else (None,)) for part in parts]
         parts = [self._formed(part, conv) for part in parts]
         return self._replace(node, parts, conv, bias) if any(part.up for part in parts) else None
+
+    def _settings(self, node, base):
+        """Read a convolution with stride 1, or a transposed one as such: input, bias, padding, settings or a reason."""
+        axes, transposed = CONVOLUTIONS[base]
+        names = dict(input=None, weight=None, bias=None, stride=1, padding=0)
+        names |= dict(output_padding=0, groups=1, dilation=1) if transposed else dict(dilation=1, groups=1)
+        given = dict(zip(names, arguments_of(node, **names), strict=True))
+        x, weight, bias, padding, groups = (given[name] for name in "input weight bias padding groups".split())
+        shape = tuple(value_of(weight).shape)
+        stride, dilation, more = (
+            for_each_axis(given.get(n, 0), axes) for n in ("stride", "dilation", "output_padding")
+        )
+        padding = padding if isinstance(padding, str) else for_each_axis(padding, axes)
+        numbers = (*shape, groups, *stride, *dilation, *more, *(() if isinstance(padding, str) else padding))
+        if not all(isinstance(number, int) for number in numbers) or axes_of(node) != axes:
+            return x, bias, padding, UNKNOWN
+        if set(stride) != {1}:
+            return x, bias, padding, f"its convolution has stride={stride}"
+        if self.constants is not None and self._constant(weight) is None:
+            return x, bias, padding, "the weight of its convolution is no constant"
+        conv = SimpleNamespace(kernel_size=shape[2:], dilation=dilation, groups=groups, weight=weight)
+        conv.transposed = groups if transposed else None
+        reach = [d * (k - 1) for d, k in zip(dilation, shape[2:], strict=True)]
+        sides = _interpolation.padding_sides(padding, shape[2:], dilation)
+        if transposed:
+            sides = tuple((r - p, r - p + o) for r, p, o in zip(reach, padding, more, strict=True))
+        return x, bias, sides, conv
 
     def _replace(self, node, parts, conv, bias):
         """Emit the convolutions of the parts in the place of the one of their sum."""
@@ -368,7 +412,9 @@ class Folding:
                 made = self._made(part, conv, bias if total is None else None)
                 total = made if total is None else self._emit(aten.add.Tensor, total, made)
             total = self._in_format(total, value_of(node))
-        self._report(parts, conv, (value_of(node).numel() * value_of(conv.weight)[0].numel(), self.count))
+        shape = value_of(node).shape
+        before = math.prod((shape[0], *shape[2:])) * value_of(conv.weight).numel()
+        self._report(parts, conv, (before, self.count))
         total.meta = dict(node.meta)
         node.replace_all_uses_with(total)
         self.alias[total] = self._root(node)
@@ -378,13 +424,83 @@ class Folding:
             self.parts[total] = [part._replace(node=total) for part in self._interpolated(made, base_name(made))]
             self.removable |= {made, total}
 
+    def _shuffled(self, node):
+        """Read a convolution and its pixel shuffle: input, bias, settings, form; None if they are not one layer."""
+        conv, factor = arguments_of(node, input=None, upscale_factor=None)
+        if CONVOLUTIONS.get(base_name(conv)) != (2, False) or len(conv.users) > 1:
+            return None
+        x, bias, padding, settings = self._settings(conv, base_name(conv))
+        if isinstance(settings, str) or not self.changed.isdisjoint(map(self._root, conv.all_input_nodes)):
+            return None
+        own = dict(out_channels=value_of(conv).shape[1], padding_mode="zeros", padding=padding)
+        try:
+            form = _interpolation.shuffled((factor,) * 2, SimpleNamespace(**vars(settings), **own))
+        except ValueError:
+            return None
+        return x, bias, settings, form
+
+    def _shuffle(self, node):
+        """Write a convolution and a pixel shuffle as one."""
+        if (found := self._shuffled(node)) is None:
+            return
+        (x, bias, settings, form), [conv] = found, node.all_input_nodes
+        sizes, factor = tuple(tuple(value_of(image).shape[2:]) for image in (conv, node)), form.scale[0]
+        site = Site(node, f"pixel shuffle, upscale_factor={factor}", sizes)
+        self.sites[node] = (site,)
+        with self.graph.inserting_before(node):
+            self.conv, self.count = node, 0
+            made = self._made(_Part(x, (None,), form=form), settings, None)
+            if bias is not None:  # each phase has its own: of one, in the middle of each block, it makes that pattern
+                ones = made
+                for dim, *ends in ((1, 0, 1, 1), (2, 0, sys.maxsize, factor), (3, 0, sys.maxsize, factor)):
+                    ones = self._emit(aten.slice.Tensor, ones, dim, *ends)
+                ones = self._emit(aten.full_like.default, ones, 1)
+                bias = self._emit(aten.reshape.default, bias, [1, -1, factor, factor])
+                bias = self._emit(aten.conv_transpose2d.input, ones, bias, None, [factor] * 2)
+                made = self._emit(aten.add.Tensor, made, bias)
+            made = self._in_format(made, value_of(node))
+        site.became.append(f"ConvTranspose2d {'x'.join(str(factor * k) for k in form.extents)}, stride {factor}")
+        made.meta = dict(node.meta)
+        node.replace_all_uses_with(made)
+        self.alias[made] = self._root(node)
+        self.graph.erase_node(node)
+        self.removable.add(conv)
+
+    def _alone(self):
+        """Write each upsampling that is left as a transposed convolution with a group for each channel."""
+        for node in [node for node in self.graph.nodes if read.INTERPOLATIONS.match(base_name(node))]:
+            [part] = (is_image(node) and self._interpolated(node, base_name(node))) or [_Part(node, ())]
+            up, value = part.up, value_of(node)
+            if up is None or not up.enlarges:
+                continue
+            channels, self.autocast = value.shape[1], self.casts.get(node, [])
+            rounds = torch.is_autocast_enabled(value.device.type) or any(given[2] for given in self.autocast)
+            reason = "its channels are not fixed" if not isinstance(channels, int) else up.reason
+            if rounds or not value.is_floating_point():
+                reason = "a convolution would round it, under autocast or of whole numbers"
+            if reason:
+                for site in up.sites:
+                    site.reasons.append(reason)
+                continue
+            ones, none = (1,) * axes_of(node), ((0, 0),) * axes_of(node)
+            conv = SimpleNamespace(kernel_size=ones, dilation=ones, groups=channels, padding=none, padding_mode="zeros")
+            weight = torch.ones(channels, 1, *ones, dtype=torch.float64, device=value.device)
+            conv.weight, conv.transposed, self.conv, self.count = weight, None, node, 0
+            part = _Part(up.x, (None,), up, form=_interpolation.fold(up.mode, up.scale, conv))
+            with self.graph.inserting_before(node):
+                made = self._in_format(self._made(part, conv, None), value)
+            self._report([part], conv, None)
+            made.meta = dict(node.meta)
+            node.replace_all_uses_with(made)
+            self.graph.erase_node(node)
+
     def _formed(self, part, conv):
         """Choose the form of a part, or make it an ordinary one, with a reason."""
         up = part.up
-        if up is None or (up.enlarges and conv.kernel_size == (1, 1) and part.padding == NO_PADDING):
+        if up is None or (up.enlarges and set(conv.kernel_size) == {1} and not _is_padded(part)):
             return part
         try:
-            if up.scale in (None, (1, 1)):
+            if set(up.scale or (1,)) == {1}:
                 raise ValueError(up.reason or "the scale is 1: there is nothing to upsample")
             settings = SimpleNamespace(**vars(conv), padding=part.padding, padding_mode=part.padding_mode)
             return part._replace(form=_interpolation.fold(up.mode, up.scale, settings))
@@ -394,20 +510,25 @@ class Folding:
 
     def _made(self, part, conv, bias):
         """Emit the convolution of a part."""
-        kernel, x = self._kernel(conv.weight, part.span, part.form), part.up.emit() if part.up else part.node
+        kernel = self._kernel(conv.weight, part.span, part.form, conv.transposed)
+        x, ones = part.up.emit() if part.up else part.node, [1] * len(conv.kernel_size)
         x = self._emit(aten.to.dtype, x, part.dtype) if part.dtype not in (None, value_of(x).dtype) else x
         if part.form:
             for pad in part.form.pads:
                 x = self._pad(x, pad.padding, _interpolation.PADS[type(pad)])
             stride, padding, output_padding = map(list, part.form.settings.values())
-            args = x, kernel, bias, stride, padding, output_padding, conv.groups, [1, 1]
+            args = x, kernel, bias, stride, padding, output_padding, conv.groups, ones
             self.count += value_of(x).numel() * value_of(kernel)[0].numel()
             crop = [-side for axis in reversed(part.form.crop) for side in axis]
-            return self._pad(self._emit(aten.conv_transpose2d.input, *args), crop)
+            operation = getattr(aten, f"conv_transpose{len(ones)}d")
+            operation = getattr(operation, operation.overloads()[0])
+            return self._pad(self._emit(operation, *args), crop)
         padding = [before for before, _ in part.padding]
         if part.padding_mode != "zeros" or any(before != after or before < 0 for before, after in part.padding):
-            x, padding = self._pad(x, [*part.padding[1], *part.padding[0]], part.padding_mode), [0, 0]
-        y = self._emit(aten.conv2d.default, x, kernel, bias, [1, 1], padding, list(conv.dilation), conv.groups)
+            x = self._pad(x, [side for axis in reversed(part.padding) for side in axis], part.padding_mode)
+            padding = [0] * len(ones)
+        operation = getattr(aten, f"conv{len(ones)}d").default
+        y = self._emit(operation, x, kernel, bias, ones, padding, list(conv.dilation), conv.groups)
         self.count += value_of(y).numel() * value_of(kernel)[0].numel()
         if part.up:
             node = part.up.node
@@ -430,15 +551,16 @@ class Folding:
 
     def _in_format(self, node, like):
         """Emit what gives a result the memory format of another."""
-        formats = torch.contiguous_format, torch.channels_last
+        formats = torch.contiguous_format, _layers.LAST.get(like.dim(), torch.contiguous_format)
         wanted = next((own for own in formats if like.is_contiguous(memory_format=own)), None)
         if wanted is None or value_of(node).is_contiguous(memory_format=wanted):
             return node
         return self._emit(aten.contiguous.default, node, memory_format=wanted)
 
     def _pad(self, x, sides, mode="zeros"):
-        """Emit a pad, (left, right, top, bottom); negative sides crop."""
-        axes = [(3, *sides[:2]), (2, *sides[2:])]
+        """Emit a pad, (before, after) for each axis from the last on; negative sides crop."""
+        last = value_of(x).dim() - 1
+        axes = [(last - i, *both) for i, both in enumerate(zip(sides[::2], sides[1::2], strict=True))]
         for dim, before, after in axes:
             if min(before, after) < 0:
                 x = self._emit(aten.slice.Tensor, x, dim, max(0, -before), after if after < 0 else sys.maxsize)
@@ -451,13 +573,16 @@ class Folding:
             x = self._emit(aten.cat.default, [first] * before + [x] + [last] * after, dim)
         return x
 
-    def _kernel(self, weight, span, form):
+    def _kernel(self, weight, span, form, transposed):
         """Give the node of a kernel: of one that is kept where that can be, otherwise composed in the graph."""
-        if form is None and span in ((None,), (0, value_of(weight).shape[1])):
+        if form is None and transposed is None and span in ((None,), (0, value_of(weight).shape[1])):
             return weight
-        composed, exported = _Composed(span, form), self.constants is not None
-        if (weight, span, form) in self.made:
-            return self.made[weight, span, form]
+        if isinstance(weight, torch.Tensor):
+            return self._fixed(form.kernel(weight).to(value_of(self.conv).dtype))
+        settings = span, form, transposed
+        composed, exported = _Composed(*settings), self.constants is not None
+        if (weight, *settings) in self.made:
+            return self.made[weight, *settings]
         inputs = self.graph.find_nodes(op="placeholder")
         if exported:
             with self.graph.inserting_before(inputs[0]), torch.no_grad():
@@ -465,7 +590,7 @@ class Folding:
                 self.kernels[node.name] = weight.name, composed(self._constant(weight))
         elif self._is_kept(weight, inputs):
             position = inputs.index(weight)
-            self.kernels.append(Kernel(position, (span, form), self.inputs[position]))
+            self.kernels.append(Kernel(position, settings, self.inputs[position]))
             name = f"upconv_kernel_{len(self.kernels)}"
             self.gm.register_buffer(name, self.kernels[-1].kernel, persistent=False)
             node = self.graph.get_attr(name)
@@ -475,7 +600,23 @@ class Folding:
             node = self.graph.call_module(name, (weight,))
         node.meta["val" if exported else "example_value"] = composed(value_of(weight))
         if exported or node.op == "get_attr":
-            self.made[weight, span, form] = node
+            self.made[weight, *settings] = node
+        return node
+
+    def _fixed(self, kernel):
+        """Give the node of a kernel that nothing changes."""
+        if self.constants is None:
+            name = f"upconv_fixed_{len(self.graph.nodes)}"
+            self.gm.register_buffer(name, kernel, persistent=False)
+            node = self.graph.get_attr(name)
+        else:
+            with self.graph.inserting_before(self.graph.find_nodes(op="placeholder")[0]):
+                node = self.graph.placeholder(f"kernel_{len(self.kernels)}")
+            self.kernels[node.name] = None, kernel
+        mode = getattr(value_of(self.conv), "fake_mode", None)
+        node.meta["example_value" if self.constants is None else "val"] = (
+            mode.from_tensor(kernel, static_shapes=True) if mode else kernel
+        )
         return node
 
     def _is_kept(self, weight, inputs):
@@ -516,13 +657,14 @@ class Folding:
     def _report(self, parts, conv, counts):
         """Tell the sites what became of a convolution; what belongs to no upsampling goes with the first."""
         other = "channels" if len({part.span for part in parts}) > 1 else "summand"
-        rest = f" + Conv2d of the other {other}" * any(part.up is None for part in parts)
+        axes = len(conv.kernel_size)
+        rest = f" + Conv{axes}d of the other {other}" * any(part.up is None for part in parts)
         for part in (part for part in parts if part.up):
-            text = "Conv2d 1x1 before the upsampling"
+            text = f"Conv{axes}d {'x'.join('1' * axes)} before the upsampling"
             if part.form:
-                axes, scale = zip(conv.dilation, conv.kernel_size, part.form.axes, strict=True), part.form.scale
-                size = "x".join(str(d * (k - 1) + len(axis.taps)) for d, k, axis in axes)
-                text = f"ConvTranspose2d {size}, stride {scale[0] if len(set(scale)) == 1 else scale}"
+                sides, scale = zip(conv.dilation, conv.kernel_size, part.form.axes, strict=True), part.form.scale
+                size = "x".join(str(d * (k - 1) + len(axis.taps)) for d, k, axis in sides)
+                text = f"ConvTranspose{axes}d {size}, stride {scale[0] if len(set(scale)) == 1 else scale}"
             for site in part.up.sites:
                 site.became.append(text + rest)
             part.up.sites[0].macs += [counts] if counts and all(isinstance(count, int) for count in counts) else []

@@ -1,33 +1,41 @@
-"""Which interpolation is the same at every pixel, and what it is with a convolution after it. Not for users."""
+"""Which interpolation is the same at every pixel, and what it is with a convolution after it. Not for users.
+
+And what a convolution is with a pixel shuffle after it: both are a transposed convolution, with pads before and a crop.
+"""
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
 from torch import nn
 
 from upconv._layers import convolved, pad_layer, spread, swapped_channels
+from upconv.arithmetic import AXES
 
 __all__ = [
-    "MODES",
     "PADS",
     "Fold",
+    "Shuffled",
     "check_nearest",
     "fold",
     "interpolation",
+    "modes",
     "padding_sides",
     "padding_sum",
+    "shuffled",
     "whole_scale",
 ]
 
-MODES = ("nearest", "nearest-exact", "bilinear", "bicubic")
-PADS = {  # by their padding_mode in a convolution
-    nn.ZeroPad2d: "zeros",
-    nn.ReplicationPad2d: "replicate",
-    nn.ReflectionPad2d: "reflect",
-    nn.CircularPad2d: "circular",
-}
+LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}  # by the number of axes
+EXTENSIONS = dict(zeros="Zero", replicate="Replication", reflect="Reflection", circular="Circular")
+PADS = {getattr(nn, f"{kind}Pad{axes}d"): mode for mode, kind in EXTENSIONS.items() for axes in AXES}
+
+
+def modes(axes):
+    """List the modes of interpolation that can be the same at every pixel, for a number of axes."""
+    return ("nearest", "nearest-exact", LINEAR[axes], *(("bicubic",) * (axes == 2)))
 
 
 def check_nearest(mode, scale, name="upsample"):
@@ -49,24 +57,24 @@ def _repeats_evenly(mode, scale):
     return torch.equal(index.long(), position // scale)
 
 
-def whole_scale(mode, align_corners, factors, given, name="upsample"):
-    """Give the scale on both axes if the interpolation is the same at every pixel; otherwise say why it is not.
+def whole_scale(mode, align_corners, factors, given, axes, name="upsample"):
+    """Give the scale on each axis if the interpolation is the same at every pixel; otherwise say why it is not.
 
     `factors` is a number or one for each axis, `given` says in the message where they come from.
     """
-    if mode not in MODES:
+    if mode not in modes(axes):
         same = ': use mode="nearest", which is the same at a whole-numbered scale' if mode == "area" else ""
-        raise ValueError(f'{name} has mode="{mode}" and must have one of {", ".join(MODES)}{same}')
+        raise ValueError(f'{name} has mode="{mode}" and must have one of {", ".join(modes(axes))}{same}')
     if align_corners:
         raise ValueError(
             f"{name} has align_corners=True: its weights change from pixel to pixel (but at special sizes), so one "
             "kernel cannot serve; use align_corners=False, or leave this pair as it is"
         )
-    factors = factors if isinstance(factors, (tuple, list)) else (factors, factors)
-    if len(factors) != 2 or any(factor < 1 or not float(factor).is_integer() for factor in factors):
+    factors = tuple(factors) if isinstance(factors, (tuple, list)) else (factors,) * axes
+    if len(factors) != axes or any(factor < 1 or not float(factor).is_integer() for factor in factors):
         raise ValueError(
-            f"{name} has {given}: only with a whole-numbered scale, at least 1, on both axes is there one kernel for "
-            f"all pixels; use such a scale, or leave this pair as it is"
+            f"{name} has {given}: only with a whole-numbered scale, at least 1, on each of {axes} axes is there one "
+            f"kernel for all pixels; use such a scale, or leave this pair as it is"
         )
     scale = tuple(int(factor) for factor in factors)
     check_nearest(mode, scale, name)
@@ -77,12 +85,12 @@ def interpolation(mode, scale):
     """Taps of the interpolation, the position of pixel 0's first copy in them, and how far it looks beyond a pixel."""
     if mode.startswith("nearest") or scale == 1:
         return [1.0] * scale, 0, 0
-    if mode == "bilinear":
+    if mode != "bicubic":
         length, offset, radius = 2 * scale - scale % 2, scale // 2, 1
     else:
         length, offset, radius = 4 * scale - scale % 2, scale + scale // 2, 2
     distances = [abs((position - offset + 0.5) / scale - 0.5) for position in range(length)]
-    return [1 - distance if mode == "bilinear" else _cubic(distance) for distance in distances], offset, radius
+    return [_cubic(distance) if mode == "bicubic" else 1 - distance for distance in distances], offset, radius
 
 
 def _cubic(distance):
@@ -100,11 +108,12 @@ def padding_sides(padding, kernel_size, dilation):
     if padding == "same":
         reach = [d * (k - 1) for d, k in zip(dilation, kernel_size, strict=True)]
         return tuple((r // 2, r - r // 2) for r in reach)
-    return tuple(p if isinstance(p, tuple) else (p, p) for p in ((0, 0) if padding == "valid" else padding))
+    padding = (0,) * len(kernel_size) if padding == "valid" else padding
+    return tuple(p if isinstance(p, tuple) else (p, p) for p in padding)
 
 
 def padding_sum(padding, padding_mode, pad, mode):
-    """Add a pad, ((top, bottom), (left, right)), to the padding of the next convolution; give the sum and its mode."""
+    """Add a pad, (before, after) for each axis, to the padding of the next convolution; give the sum and its mode."""
     if not any(map(any, pad)):
         return padding, padding_mode
     if any(map(any, padding)) and not mode == padding_mode == "zeros":
@@ -118,7 +127,7 @@ class _Axis(NamedTuple):
     """One axis: the interpolation's taps, and where the output begins and ends."""
 
     taps: tuple[float, ...]  # of the interpolation
-    extension: type  # of the padding layer that extends the input
+    extension: str  # the kind of padding that extends the input, "Zero", "Replication", ...
     pad: tuple[int, int]  # pixels by which it does
     padding: int
     output_padding: int
@@ -128,15 +137,15 @@ class _Axis(NamedTuple):
 class Fold(NamedTuple):
     """An interpolation and a stride-1 convolution after it, as pads, one transposed convolution and a crop."""
 
-    scale: tuple[int, int]
-    dilation: tuple[int, int]
+    scale: tuple[int, ...]
+    dilation: tuple[int, ...]
     groups: int
-    axes: tuple[_Axis, _Axis]
+    axes: tuple[_Axis, ...]
 
     def kernel(self, weight):
-        """Compose the kernel, (in, out / groups, kh, kw): a differentiable function of the convolution's weight."""
-        kernel = spread(weight, self.dilation).flip(2, 3)
-        for dim, axis in zip((2, 3), self.axes, strict=True):
+        """Compose the kernel, (in, out / groups, ...): a differentiable function of the convolution's weight."""
+        kernel = spread(weight, self.dilation).flip(tuple(range(2, weight.dim())))
+        for dim, axis in enumerate(self.axes, 2):
             kernel = convolved(kernel, dim, axis.taps)
         return swapped_channels(kernel, self.groups)
 
@@ -148,35 +157,99 @@ class Fold(NamedTuple):
 
     @property
     def pads(self):
-        """Padding layers that come first: none, one, or one for each axis where the two differ in kind."""
-        height, width = self.axes
-        if height.extension is width.extension:
-            pads = [pad_layer(height.extension, height.pad, width.pad)]
-        else:
-            pads = [pad_layer(height.extension, height.pad, (0, 0)), pad_layer(width.extension, (0, 0), width.pad)]
+        """Padding layers that come first: none, one, or one of each kind where axes differ in that."""
+        kinds = dict.fromkeys(axis.extension for axis in self.axes)
+        pads = [pad_layer(kind, [a.pad if a.extension == kind else (0, 0) for a in self.axes]) for kind in kinds]
         return [pad for pad in pads if pad]
 
     @property
     def crop(self):
-        """Pixels to remove at the end: ((top, bottom), (left, right))."""
+        """Pixels to remove at the end, (before, after) for each axis."""
         return tuple(axis.crop for axis in self.axes)
 
 
 def fold(mode, scale, conv):
     """Write an interpolation and a convolution as one transposed convolution; what is not exact is a ValueError.
 
-    `conv` has the settings of a Conv2d with stride 1; its padding may be (before, after) for each axis.
+    `conv` has the settings of a convolution with stride 1; its padding may be (before, after) for each axis.
     """
     sides = padding_sides(conv.padding, conv.kernel_size, conv.dilation)
-    axes = tuple(_axis(mode, conv, scale[axis], sides[axis], axis) for axis in range(2))
+    axes = tuple(_axis(mode, conv, scale[axis], sides[axis], axis) for axis in range(len(scale)))
     return Fold(tuple(scale), tuple(conv.dilation), conv.groups, axes)
+
+
+class Shuffled(NamedTuple):
+    """A stride-1 convolution and a pixel shuffle after it, in the same terms."""
+
+    scale: tuple[int, ...]
+    dilation: tuple[int, ...]
+    groups: int
+    extents: tuple[int, ...]  # of the kernel, dilation included
+    extension: str
+    outside: tuple[tuple[int, int], ...]  # by how much a layer pads the input
+    inside: tuple[tuple[int, int], ...]  # what is left of the padding
+
+    def kernel(self, weight):
+        """Give the kernel, (in, out / groups, ...): the taps of the phases side by side, and flipped."""
+        axes = len(self.scale)
+        kernel = spread(weight, self.dilation).flip(tuple(range(2, weight.dim())))
+        kernel = kernel.unflatten(0, (self.groups, -1, *self.scale))  # (groups, out / groups, s1, s2, in / groups, ...)
+        order = [axis for dim in range(axes) for axis in (3 + axes + dim, 2 + dim)]
+        kernel = kernel.permute(0, 2 + axes, 1, *order).flatten(0, 1)  # (in, out / groups, K1, s1, K2, s2, ...)
+        for dim in range(2, 2 + axes):
+            kernel = kernel.flatten(dim, dim + 1)
+        return kernel
+
+    @property
+    def settings(self):
+        """Stride, padding and output_padding of the transposed convolution."""
+        axes = zip(self.scale, self.extents, self.inside, strict=True)
+        padding = tuple(s * (extent - 1 - max(sides)) for s, extent, sides in axes)
+        return dict(stride=self.scale, padding=padding, output_padding=(0,) * len(padding))
+
+    @property
+    def pads(self):
+        """Padding layers that come first, at most one."""
+        pad = pad_layer(self.extension, self.outside)
+        return [pad] if pad else []
+
+    @property
+    def crop(self):
+        """Pixels to remove at the end, (before, after) for each axis."""
+        return tuple(tuple(s * (max(p) - side) for side in p) for s, p in zip(self.scale, self.inside, strict=True))
+
+
+def shuffled(scale, conv):
+    """Write a convolution with stride 1 and a pixel shuffle as one transposed convolution; `conv` as for `fold`."""
+    phases = math.prod(scale)
+    if len(scale) != len(conv.kernel_size):
+        raise ValueError(f"conv has {len(conv.kernel_size)} axes, and shuffle {len(scale)}")
+    if min(scale) < 1:
+        raise ValueError(f"shuffle has the factors {tuple(scale)} and must have factors of at least 1")
+    if conv.out_channels % (phases * conv.groups):
+        raise ValueError(
+            f"conv has out_channels={conv.out_channels} and groups={conv.groups}: only of a multiple of {phases} "
+            f"* groups does the shuffle make each channel from one group; leave this pair as it is"
+        )
+    sides = padding_sides(conv.padding, conv.kernel_size, conv.dilation)
+    extents = tuple(d * (k - 1) + 1 for d, k in zip(conv.dilation, conv.kernel_size, strict=True))
+    own = [extent - 1 if conv.padding_mode == "zeros" else 0 for extent in extents]  # what the layer itself can pad
+    both = list(zip(sides, own, strict=True))
+    outside, inside = (tuple(tuple(choose(p, k) for p in ps) for ps, k in both) for choose in (_beyond, min))
+    extension = EXTENSIONS[conv.padding_mode]
+    return Shuffled(tuple(scale), tuple(conv.dilation), conv.groups, extents, extension, outside, inside)
+
+
+def _beyond(number, most):
+    return max(0, number - most)
 
 
 def _axis(mode, conv, scale, sides, axis):
     (before, after), reach = sides, conv.dilation[axis] * (conv.kernel_size[axis] - 1)
     taps, offset, radius = interpolation(mode, scale)
-    extension = _extension(mode, conv.padding_mode, max(before, after), scale, ("height", "width")[axis])
-    if extension is nn.ZeroPad2d:  # needed only where the convolution looks at nothing but its own zeros
+    name = AXES[len(conv.kernel_size)][axis]
+    extension = _extension(mode, conv.padding_mode, max(before, after), scale, name)
+    if extension == "Zero":  # needed only where the convolution looks at nothing but its own zeros
         pad = tuple(_ceil(max(0, p - reach), scale) for p in (before, after))
     elif radius:
         pad = tuple(max(radius, _ceil(2 * p - 1 + scale, 2 * scale)) for p in (before, after))
@@ -192,21 +265,21 @@ def _axis(mode, conv, scale, sides, axis):
 
 
 def _extension(mode, padding_mode, padding, scale, name):
-    """Choose the padding layer that does, before the upsampling, what the convolution's padding does after it."""
+    """Choose the kind of padding that does, before the upsampling, what the convolution's padding does after it."""
     interpolates = not mode.startswith("nearest") and scale > 1
     flat = padding  # how deep the convolution's padding repeats the edge, as interpolation assumes
     if padding_mode != "replicate" or mode == "bicubic":
-        flat = (scale - 1) // 2 if padding_mode == "reflect" and mode == "bilinear" else 0
+        flat = (scale - 1) // 2 if padding_mode == "reflect" and mode.endswith("linear") else 0
     if interpolates and padding <= flat:
-        return nn.ReplicationPad2d  # what interpolation assumes beyond the edge
+        return "Replication"  # what interpolation assumes beyond the edge
     if interpolates:
         raise ValueError(
             f'padding after mode="{mode}" makes the border differ from any transposed convolution: with '
             f'padding_mode="{padding_mode}", a frame {_pixels(padding - flat)} deep (on the axis of the {name}) would '
-            f"not be equal; use a convolution with padding=0" + (', or padding_mode="replicate"' * (mode == "bilinear"))
+            f"not be equal; use a convolution with padding=0" + ', or padding_mode="replicate"' * (mode != "bicubic")
         )
     if padding_mode == "reflect" and scale == 1 and padding:
-        return nn.ReflectionPad2d
+        return "Reflection"
     if padding_mode == "reflect" and padding >= scale:
         raise ValueError(
             f'padding_mode="reflect" with padding={padding} reflects more than one block of the upsampled pixels '
@@ -214,8 +287,8 @@ def _extension(mode, padding_mode, padding, scale, name):
             f'axis of the {name}) would not be equal; use padding_mode="replicate", or a padding below {scale}'
         )
     if padding_mode == "circular" and padding:
-        return nn.CircularPad2d
-    return nn.ZeroPad2d if padding_mode == "zeros" or padding == 0 else nn.ReplicationPad2d
+        return "Circular"
+    return "Zero" if padding_mode == "zeros" or padding == 0 else "Replication"
 
 
 def _pixels(number):

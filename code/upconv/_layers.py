@@ -5,12 +5,18 @@ from __future__ import annotations
 import copy
 from collections import OrderedDict
 from types import SimpleNamespace
+from typing import TypeAlias
 
 import torch
 from torch import nn
 from torch.nn.utils import parametrize, skip_init
 
 __all__ = [
+    "CONVS",
+    "CONV_TRANSPOSES",
+    "LAST",
+    "Conv",
+    "ConvTranspose",
     "InputSize",
     "assembled",
     "convolved",
@@ -26,6 +32,13 @@ __all__ = [
 ]
 
 
+Conv: TypeAlias = "nn.Conv1d | nn.Conv2d | nn.Conv3d"
+ConvTranspose: TypeAlias = "nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d"
+CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)  # by the number of their axes, less 1
+CONV_TRANSPOSES = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+LAST = {4: torch.channels_last, 5: torch.channels_last_3d}  # the memory format, by the number of dimensions
+
+
 class InputSize(nn.Module):
     """Gives its input, and refuses one of another size: what comes after it holds for one size alone."""
 
@@ -34,7 +47,7 @@ class InputSize(nn.Module):
         self.size = list(size)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Take and give (N, C, H, W)."""
+        """Take and give (N, C, *size)."""
         for axis, pixels in enumerate(self.size):
             torch._assert(
                 x.shape[2 + axis] == pixels,
@@ -47,10 +60,14 @@ class InputSize(nn.Module):
         return ", ".join(map(str, self.size))
 
 
-def expect(layer, kind, name):
-    """Refuse what is not such a layer, or does more than the layer's settings and weights say."""
-    if not isinstance(layer, kind):
-        raise TypeError(f"{name} must be a torch.nn.{kind.__name__}, not {type(layer).__name__}")
+def expect(layer, kinds, name):
+    """Refuse what is no such layer, or does more than the layer's settings and weights say."""
+    kinds = kinds if isinstance(kinds, tuple) else (kinds,)
+    kind = next((kind for kind in kinds if isinstance(layer, kind)), None)
+    if kind is None:
+        names = list(dict.fromkeys(f"torch.nn.{kind.__name__}" for kind in kinds))
+        wanted = " or ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+        raise TypeError(f"{name} must be a {wanted}, not {type(layer).__name__}")
     methods = ("forward", "_conv_forward", "_output_padding")
     if "forward" in vars(layer) or any(getattr(type(layer), m, None) is not getattr(kind, m, None) for m in methods):
         raise TypeError(f"{name} is a {type(layer).__name__} with a forward of its own, which a rewrite would lose")
@@ -79,11 +96,11 @@ def working_copy(weight):
 
 def spread(kernel, dilation):
     """Insert dilation - 1 zeros between the taps."""
-    if tuple(dilation) == (1, 1):
+    if set(dilation) == {1}:
         return kernel
-    kh, kw = ((size - 1) * d + 1 for size, d in zip(kernel.shape[2:], dilation, strict=True))
-    result = kernel.new_zeros(*kernel.shape[:2], kh, kw)
-    result[:, :, :: dilation[0], :: dilation[1]] = kernel
+    sizes = [(size - 1) * d + 1 for size, d in zip(kernel.shape[2:], dilation, strict=True)]
+    result = kernel.new_zeros(*kernel.shape[:2], *sizes)
+    result[(..., *(slice(None, None, d) for d in dilation))] = kernel
     return result
 
 
@@ -99,14 +116,14 @@ def convolved(kernel, dim, taps):
 
 
 def swapped_channels(kernel, groups):
-    """Turn Conv2d's layout (out, in / groups, kh, kw) into ConvTranspose2d's (in, out / groups, kh, kw), or back."""
+    """Turn a convolution's layout (out, in / groups, ...) into a transposed one's (in, out / groups, ...), or back."""
     return kernel.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1)
 
 
 def like_format(tensor, like):
     """Give the tensor in the memory format of another: channels_last if that is, otherwise contiguous."""
-    last = torch.channels_last
-    is_last = like.dim() == 4 and like.is_contiguous(memory_format=last) and not like.is_contiguous()
+    last = LAST.get(like.dim(), torch.contiguous_format)
+    is_last = like.is_contiguous(memory_format=last) and not like.is_contiguous()
     return tensor.contiguous(memory_format=last if is_last else torch.contiguous_format)
 
 
@@ -115,7 +132,7 @@ def new_layer(kind, weight, bias, like, **settings):
     layer = skip_init(
         kind,
         like.in_channels,
-        like.groups * weight.shape[1] if kind is nn.ConvTranspose2d else weight.shape[0],
+        like.groups * weight.shape[1] if kind in CONV_TRANSPOSES else weight.shape[0],
         tuple(weight.shape[2:]),
         groups=like.groups,
         bias=bias is not None,
@@ -133,14 +150,15 @@ def new_layer(kind, weight, bias, like, **settings):
     return layer
 
 
-def pad_layer(kind, height, width):
-    """Make a padding layer of a kind; None where there is nothing to pad."""
-    return kind((*width, *height)) if any((*width, *height)) else None
+def pad_layer(kind, axes):
+    """Make a padding layer, kind "Zero", "Replication", ...; None where there is nothing to pad."""
+    sides = [side for axis in reversed(axes) for side in axis]
+    return getattr(nn, f"{kind}Pad{len(axes)}d")(tuple(sides)) if any(sides) else None
 
 
-def crop_layer(height, width):
+def crop_layer(axes):
     """Make a layer that removes pixels from each side; None where there are none."""
-    return pad_layer(nn.ZeroPad2d, *(tuple(-side for side in axis) for axis in (height, width)))
+    return pad_layer("Zero", [tuple(-side for side in axis) for axis in axes])
 
 
 def assembled(steps, like):

@@ -22,6 +22,7 @@ __all__ = [
     "NEW_MEMORY",
     "POINTWISE",
     "arguments_of",
+    "axes_of",
     "base_name",
     "changed_by",
     "has_memory",
@@ -47,7 +48,9 @@ POINTWISE = CASTS | set(
 )
 INTERPOLATE = "input size scale_factor mode align_corners recompute_scale_factor antialias".split()
 CHANNELWISE = {"batch_norm", "group_norm", "prelu"}  # of their tensors only the first is an image
-INTERPOLATIONS = re.compile(r"(interpolate|upsample)$|_?upsample_(nearest|nearest_exact|bilinear|bicubic)2d(_aa)?$")
+INTERPOLATIONS = re.compile(
+    r"(interpolate|upsample)$|_?upsample_(nearest|nearest_exact|linear|bilinear|trilinear|bicubic)[123]d(_aa)?$"
+)
 NEW_MEMORY = re.compile(  # operations that give no view of what they are given
     f"({'|'.join(CATS | CHANNELWISE | POINTWISE - CASTS)}|conv.*|.*interpolate|.*upsample.*|.*pool.*|.*norm|linear|"
     "clone|matmul|bmm|softmax|scaled_dot_product_attention|sum|mean|pixel_shuffle|stack)$"
@@ -64,7 +67,12 @@ def is_tensor(node):
 
 
 def is_image(node):
-    return is_tensor(node) and value_of(node).dim() == 4
+    return is_tensor(node) and value_of(node).dim() in (3, 4, 5)
+
+
+def axes_of(node):
+    """Count the axes of an image, beside batch and channels."""
+    return value_of(node).dim() - 2
 
 
 def has_memory(node):
@@ -149,10 +157,12 @@ def out_of_place(node, base):
         return aten.to.dtype, (node.all_input_nodes[0], value_of(node).dtype), {}
     if node.op == "call_method":
         return getattr(torch.Tensor, base), node.args, node.kwargs
+    if base == "group_norm" and not isinstance(node.target, OpOverload):  # the function refuses single pixels
+        names = dict(input=None, num_groups=None, weight=None, bias=None, eps=1e-5)
+        return aten.group_norm.default, tuple(arguments_of(node, **names)), {}
     if isinstance(node.target, OpOverload):
         return getattr(getattr(aten, base), node.target._overloadname), node.args, node.kwargs
     if (arguments := without_inplace(node)) is not None:
         return node.target, (), arguments
-    if base != name_of(node):
-        return getattr(operator if hasattr(operator, base) else torch, base), node.args, node.kwargs
-    return node.target, node.args, node.kwargs
+    target = node.target if base == name_of(node) else getattr(operator if hasattr(operator, base) else torch, base)
+    return target, node.args, node.kwargs

@@ -22,11 +22,14 @@ from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.weak import WeakIdKeyDictionary
 
 from upconv._interpolation import PADS
+from upconv._layers import CONV_TRANSPOSES, CONVS
+from upconv.layers import PixelShuffle
 
-__all__ = ["TRANSPOSED", "Inputs", "Report", "Watch", "copied", "follow"]
+__all__ = ["SHUFFLES", "Inputs", "Report", "Watch", "copied", "follow", "is_convolution"]
 
-TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-DROPOUTS = (nn.Dropout, nn.Dropout2d, nn.AlphaDropout, nn.FeatureAlphaDropout)
+SHUFFLES = (nn.PixelShuffle, PixelShuffle)
+
+DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 BETWEEN = (*PADS, *DROPOUTS)  # modules that an exchange may look through
 _IMAGE = re.compile("conv|.*pool|(batch|group|instance)_norm|(pad|cat|concat|concatenate|interpolate|pixel_shuffle)$")
 _JOINS = re.compile("pad|cat|conc|conv")
@@ -133,7 +136,8 @@ class Step:
     def __init__(self, name, module, what, x, output, arguments=None):
         self.name, self.module, self.what, self.arguments, self.line = name, module, what, arguments, caller()
         self.sizes = tuple(x.shape[2:]), tuple(output.shape[2:])
-        self.dims, self.x = x.dim() - 2, None  # the small tensor, where it is kept
+        self.dims, self.x = x.dim() - 2, None  # what it read, where that is kept
+        self.autocast = torch.is_autocast_enabled(x.device.type)
         self.readers = []  # (a module or a text, the padding layers between)
 
 
@@ -150,9 +154,9 @@ class Watch(TorchFunctionMode):
     def __init__(self, model, inputs, training=False):
         """`model` is a copy already."""
         super().__init__()
-        self.model, self.steps, self.running = model, [], []
+        self.model, self.steps, self.convolutions, self.running = model, [], [], []
         self.names = {module: name for name, module in self.model.named_modules()}
-        self.calls = {}  # by Conv2d or pad: (step, modules between) of each call, or None
+        self.calls = {}  # by convolution, shuffle or pad: (step, modules between) of each call, or None
         self.made, self.traces = WeakIdKeyDictionary(), WeakIdKeyDictionary()
         args, kwargs = inputs.copies()
         for tensor in tree_leaves((args, kwargs)):
@@ -174,38 +178,49 @@ class Watch(TorchFunctionMode):
                 self._judge(value)
 
     def _enter(self, module, inputs):
-        self.running.append(module)
-        self.entered = True
+        self.running.append((module, inputs[0] if inputs else None))
+        if module in self.names and _is_leaf(module):
+            known = bool(inputs) and isinstance(inputs[0], torch.Tensor)
+            self.calls.setdefault(module, []).append(self.made.get(inputs[0]) if known else None)
 
     def _leave(self, module, inputs, output):
-        self.running.pop()  # what a hook returns would replace the output
+        self.running.pop()
+        ours = type(module) is PixelShuffle and module in self.names  # which is no single operation
+        if ours and inputs and isinstance(output, torch.Tensor):
+            with torch._C.DisableTorchFunction():  # nothing here is the model's
+                step = Step(self.names[module], module, "PixelShuffle", inputs[0], output)
+                if grows(*step.sizes):
+                    self._add(step, (inputs[0], tuple(module.factors)), {})
+                    self.traces[output] = _Trace(output.shape)
+        # what a hook returns would replace the output
 
     def place(self, kind):
         """Name the innermost module that runs, and give it if it is of a kind."""
-        known = [module for module in self.running if module in self.names]
+        known = [module for module, _ in self.running if module in self.names]
         module = known[-1] if known else None
         return self.names.get(module) or "(the model itself)", module if isinstance(module, kind) else None
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        leaf = next((m for m in self.running[-1:] if m in self.names and _is_leaf(m)), None)
+        leaf = next((m for m, _ in self.running[-1:] if m in self.names and _is_leaf(m)), None)
         tensors = [value for value in tree_leaves((args, kwargs)) if isinstance(value, torch.Tensor)]
         name = getattr(func, "__name__", str(func))
+        name = f".{func.__self__.__name__}" if name == "__get__" else name  # an attribute, such as shape
         for tensor in tensors:
             self._read(tensor, leaf or at(name))
-        if leaf and self.entered:  # a Conv2d may pad before it convolves
-            self.calls.setdefault(leaf, []).append(self.made.get(tensors[0]))
-            self.entered = False
         output = func(*args, **kwargs)
         self._note(func, name, args, kwargs, output, tensors)
-        if type(leaf) in BETWEEN and isinstance(output, torch.Tensor) and (source := self.made.get(tensors[0])):
+        source = self.made.get(tensors[0]) if type(leaf) in BETWEEN and isinstance(output, torch.Tensor) else None
+        if source and source[0].arguments:
             self.made[output] = source[0], source[1] + (leaf,) * (type(leaf) not in DROPOUTS)
         return output
 
     def _read(self, tensor, reader):
         source = self.made.get(tensor)
-        if source and (type(reader) not in BETWEEN or getattr(reader, "inplace", False)):
+        if source and (type(reader) not in BETWEEN or not source[0].arguments or getattr(reader, "inplace", False)):
             source[0].readers.append((reader, source[1]))
+            if not source[0].arguments and not isinstance(reader, SHUFFLES):
+                source[0].x = None
 
     def _note(self, func, name, args, kwargs, output, tensors):
         """Note what enlarges; of all else, what it makes images of."""
@@ -223,12 +238,18 @@ class Watch(TorchFunctionMode):
                 self.made[output] = step, ()
         elif name.startswith("conv_transpose"):
             x = args[0] if args else kwargs["input"]
-            path, module = self.place(TRANSPOSED)
+            path, module = self.place(CONV_TRANSPOSES)
             step = Step(_named(path, module, f"F.{name}"), module, f"ConvTranspose{x.dim() - 2}d", x, output)
         elif func is torch.pixel_shuffle:
             x = args[0] if args else kwargs["input"]
             path, module = self.place(nn.PixelShuffle)
+            module = module if module is not None and _is_leaf(module) else None
             step = Step(_named(path, module, "F.pixel_shuffle"), module, "PixelShuffle", x, output)
+        elif name.startswith("conv") and _is_leaf(leaf := self.place(CONVS)[1]):
+            source = Step(self.names[leaf], leaf, name, output, output)
+            source.x = self.running[-1][1]
+            self.convolutions.append(source)
+            self.made[output] = source, ()
         if step and grows(*step.sizes):
             self._add(step, args, kwargs)
         self._trace(name, tensors, output, step)
@@ -271,8 +292,13 @@ class Watch(TorchFunctionMode):
 
 def _is_leaf(module):
     """Whether a module is one of those that an exchange understands, with PyTorch's own forward."""
-    kinds = [kind for kind in (nn.Upsample, nn.Conv2d) if isinstance(module, kind)]
+    kinds = [kind for kind in (nn.Upsample, *SHUFFLES, *CONVS, *CONV_TRANSPOSES) if isinstance(module, kind)]
     return all(type(module).forward is kind.forward for kind in kinds) if kinds else type(module) in BETWEEN
+
+
+def is_convolution(module):
+    """Whether a module convolves: a transposed convolution with stride 1 does, too."""
+    return isinstance(module, CONVS) or (isinstance(module, CONV_TRANSPOSES) and set(module.stride) == {1})
 
 
 def grows(small, large):

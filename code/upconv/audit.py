@@ -9,9 +9,9 @@ import torch
 from torch import nn
 from torch.utils.weak import WeakIdKeyDictionary
 
-from upconv._layers import new_layer, spread, working_copy
+from upconv._layers import CONV_TRANSPOSES, new_layer, spread, working_copy
 from upconv._recording import Inputs, Report, Watch, copied, follow
-from upconv.arithmetic import both_axes
+from upconv.arithmetic import for_each_axis
 from upconv.graph import folded_copy
 from upconv.models import BACKEND, rewrite
 from upconv.phases import phase_gains
@@ -73,15 +73,16 @@ def audit(
     follow(model)
     inputs = Inputs(example_inputs, example_kwargs)
     watch = _Audit(copied(model), inputs)
-    steps = [(step, row) for step, row in watch.rows if step.arguments]
+    steps = [(step, row) for step, row in watch.rows if step.arguments or step.what == "PixelShuffle"]
     layers, sites = {}, None
     if any(step.module is not None for step, _ in steps):
         report = rewrite(model, "conv_transpose", example_inputs, example_kwargs=example_kwargs).report
         layers = {row["name"]: row for row in report if row["status"] == "rewritten"}
     for step, row in steps:
-        if step.module is not None and step.name in layers:
-            _add_layers(row, layers[step.name])
-        else:
+        layer = layers.get(step.name) if step.module is not None else None
+        if layer:
+            _add_layers(row, layer)
+        elif step.arguments:
             sites = _captured(model, inputs) if sites is None else sites
             _add_sites(row, step, sites)
     rows = [row for _, row in watch.rows]
@@ -114,12 +115,11 @@ class _Audit(Watch):
             self.weights[output] = tensors[1]
 
     def _pixel_shuffle(self, input, upscale_factor):
-        row = dict(stride=(upscale_factor, upscale_factor), even_overlap=True, verdict="no convolution right before it")
+        factors = upscale_factor if isinstance(upscale_factor, tuple) else (upscale_factor,) * 2
+        row = dict(stride=factors, even_overlap=True, verdict="no convolution right before it")
         weight = self.weights.get(input)
         if weight is not None:
-            gains = (
-                working_copy(weight).sum(dim=(2, 3)).unflatten(0, (-1, upscale_factor, upscale_factor)).movedim(3, 0)
-            )
+            gains = working_copy(weight).flatten(2).sum(2).unflatten(0, (-1, *factors)).movedim(-1, 0)
             measures = _pattern(gains)
             row |= dict(**measures, macs=input[:, 0].numel() * weight.numel(), kernel_size=tuple(weight.shape[2:]))
             row["verdict"] = _verdict(measures)
@@ -128,16 +128,18 @@ class _Audit(Watch):
 
 def _conv_transpose(step, input, weight, stride=1, groups=1, dilation=1, **others):
     row = dict(kernel_size=tuple(weight.shape[2:]), stride=stride, macs=input[:, 0].numel() * weight.numel())
-    if weight.dim() != 4:
-        return dict(**row, verdict="not 2-D: unsupported")
-    stride, dilation = both_axes(stride), both_axes(dilation)
+    axes = weight.dim() - 2
+    stride, dilation = for_each_axis(stride, axes), for_each_axis(dilation, axes)
     row["stride"] = stride
     kernel = spread(working_copy(weight), dilation)
     taps = spread(torch.ones_like(weight[:1, :1], dtype=torch.float64), dilation)
     like = SimpleNamespace(in_channels=weight.shape[0], groups=groups, weight=weight)
-    is_pair = is_upsample_conv(new_layer(nn.ConvTranspose2d, weight, None, like, stride=stride, dilation=dilation))
+    if weight.is_complex():
+        return dict(**row, verdict="complex weights: not measured")
+    kind = CONV_TRANSPOSES[axes - 1]
+    is_pair = is_upsample_conv(new_layer(kind, weight, None, like, stride=stride, dilation=dilation))
     measures = _pattern(phase_gains(kernel, stride))
-    verdict = _verdict(measures) + "; it is Upsample + Conv2d in disguise" * (is_pair and stride != (1, 1))
+    verdict = _verdict(measures) + f"; it is Upsample + Conv{axes}d in disguise" * (is_pair and set(stride) != {1})
     functional = "" if step.module is not None else "; called as a function, which rewrite does not reach"
     return dict(
         **row,
@@ -151,7 +153,10 @@ def _conv_transpose(step, input, weight, stride=1, groups=1, dilation=1, **other
 def _add_layers(row, layer):
     row["macs"] = layer["macs_before"]
     ratio = layer["macs_after"] / layer["macs_before"] if layer["macs_before"] else 1
-    row["exact_targets"] = ("conv_transpose", *["subpixel"] * ("Transpose" in layer["became"]))
+    row["exact_targets"] = (
+        "conv_transpose",
+        *["subpixel"] * ("Transpose" in layer["became"] and row["kind"] != "PixelShuffle"),
+    )
     row["verdict"] += f"; the same as {layer['became']}, with {ratio:.2f} of the MACs"
 
 
@@ -172,13 +177,11 @@ def _captured(model, inputs):
 
 
 def _add_sites(row, step, sites):
-    if step.dims != 2:
-        row["verdict"] += "; unsupported: only images of shape (N, C, H, W)"
-        return
     if isinstance(sites, str):
         row["verdict"] += f"; torch.compile cannot capture the model ({sites})"
         return
-    own = [site for site in sites if site.sizes == step.sizes and step.name.partition(": ")[0] == site.module]
+    name = step.name.partition(": ")[0]  # after a graph break, a site's is relative to the frame
+    own = [site for site in sites if site.sizes == step.sizes and f".{name}".endswith(f".{site.module}")]
     own = [site for site in own if step.module is not None or site.line == step.line]
     if not own:
         row["verdict"] += "; not found in the graphs that torch.compile captures"
@@ -193,10 +196,11 @@ def _add_sites(row, step, sites):
 
 
 def _pattern(gains):
-    """Measure gains of shape (in, out, sh, sw)."""
+    """Measure gains of shape (in, out, *stride)."""
+    gains = gains.flatten(2)
     largest, energy = gains.abs().max().item(), gains.square().mean().item()
-    spread_of_gains = (gains.amax(dim=(2, 3)) - gains.amin(dim=(2, 3))).max().item()
-    kept = gains.mean(dim=(2, 3)).square().mean().item()
+    spread_of_gains = (gains.amax(dim=2) - gains.amin(dim=2)).max().item()
+    kept = gains.mean(dim=2).square().mean().item()
     share = max(0.0, 1 - kept / energy) if energy else 0.0
     return dict(dc_spread=spread_of_gains / (largest or 1), off_dc_energy=share)
 

@@ -38,7 +38,9 @@ def backend(
         Both as `torch.compile` gives them.
     options : dict, optional
         `inner`: what compiles the folded graph, "inductor" (the default), "aot_eager" or "eager". `to`: the form,
-        "conv_transpose". All others are inductor's own.
+        "conv_transpose". `everything`: whether upsampling that no convolution reads, and a convolution with a pixel
+        shuffle after it, become transposed convolutions, too, which gains nothing by itself; False by default. All
+        others are inductor's own.
     mode : str, optional
         Inductor's own, as in `torch.compile`.
 
@@ -60,10 +62,11 @@ def backend(
     Notes
     -----
     Folded are nearest upsampling by whole numbers, and linear and cubic where it is exact at the border too, before a
-    Conv2d with stride 1: through `cat` and sums with other tensors, pads, casts that change nothing, and, where it is
-    nearest, pointwise functions and normalisation; for several readers at once. A 1x1 convolution is moved before any
-    interpolation that enlarges. Gradients, inference mode, autocast and dynamic sizes are PyTorch's own. What was
-    folded, and why the rest was not, is told to the logger "upconv" at level INFO, and by `upconv.audit`.
+    convolution with stride 1, in one to three dimensions (a transposed one with stride 1 is one, too): through `cat`
+    and sums with other tensors, pads, casts that change nothing, and, where it is nearest, pointwise functions and
+    normalisation; for several readers at once. A 1x1 convolution is moved before any interpolation that enlarges.
+    Gradients, inference mode, autocast and dynamic sizes are PyTorch's own. What was folded, and why the rest was not,
+    is told to the logger "upconv" at level INFO, and by `upconv.audit`.
 
     While a weight needs no gradient, its kernel is composed once, in float64, and again when the weight has changed. On
     a CPU its values are compared at each call. On other devices that would make the call wait, so storage and version
@@ -81,16 +84,18 @@ def backend(
     """
     options = dict(options or {})
     inner, to = options.pop("inner", "inductor"), options.pop("to", "conv_transpose")
+    everything = options.pop("everything", False)
     for name, value, accepted in (
         ("inner", inner, ("inductor", "aot_eager", "eager")),
         ("to", to, ("conv_transpose",)),
+        ("everything", everything, (True, False)),
     ):
         if value not in accepted:
-            raise ValueError(f"options: {name}={value!r} must be one of {', '.join(accepted)}")
+            raise ValueError(f"options: {name}={value!r} must be one of {', '.join(map(str, accepted))}")
     if inner != "inductor" and (options or mode):
         raise ValueError(f"options: {', '.join(options) or 'mode'} is not known with inner={inner!r}")
     settings = {}
-    gm, sites, kernels = folded_copy(gm, example_inputs)
+    gm, sites, kernels = folded_copy(gm, example_inputs, everything)
     for site in sites:
         logger.info("%s", site)
     if options or mode:
@@ -109,13 +114,16 @@ def backend(
     return call
 
 
-def fold_exported(program: ExportedProgram) -> ExportedProgram:
+def fold_exported(program: ExportedProgram, *, everything: bool = False) -> ExportedProgram:
     """Fold the upsampling of an exported program, with the composed kernels as constants.
 
     Parameters
     ----------
     program : torch.export.ExportedProgram
         As `torch.export.export` gives it. It is left as it is.
+    everything : bool
+        Whether upsampling that no convolution reads becomes a transposed convolution of its own, too, with a group for
+        each channel, and a convolution with a pixel shuffle after it one: for a runtime that has no other upsampling.
 
     Returns
     -------
@@ -154,7 +162,7 @@ def fold_exported(program: ExportedProgram) -> ExportedProgram:
     constants, specs = {**program.constants, **program.state_dict}, {s.arg.name: s for s in signature.input_specs}
     changed = {spec.target for spec in signature.output_specs if spec.target}  # buffers that a call changes
     fixed = {name: constants.get(spec.target) for name, spec in specs.items() if spec.target not in changed}
-    unread, folding = [node for node in gm.graph.nodes if not node.users], Folding(gm, constants=fixed)
+    unread, folding = [node for node in gm.graph.nodes if not node.users], Folding(gm, None, fixed, everything)
     for site in folding.run():
         logger.info("%s", site)
     for name, (weight, kernel) in folding.kernels.items():
@@ -179,7 +187,7 @@ def fold_exported(program: ExportedProgram) -> ExportedProgram:
 
 
 def folded_copy(
-    gm: fx.GraphModule, example_inputs: list[Any] | None = None
+    gm: fx.GraphModule, example_inputs: list[Any] | None = None, everything: bool = False
 ) -> tuple[fx.GraphModule, list[Site], list[Kernel]]:
     """Fold a copy of Dynamo's graph (which it reads again itself), and say what became of each upsampling.
 
@@ -190,6 +198,8 @@ def folded_copy(
     example_inputs : list, optional
         As it gets them, too. Without them, and where a weight needs a gradient, is computed, or changed in the graph,
         the graph composes the kernels; the others are buffers of the copy.
+    everything : bool
+        As in `backend`.
 
     Returns
     -------
@@ -206,8 +216,8 @@ def folded_copy(
     sites = []
     for name, child in gm.named_children():  # the bodies of checkpoints and the like
         if isinstance(child, fx.GraphModule):
-            body, inside, _ = folded_copy(child)
+            body, inside, _ = folded_copy(child, None, everything)
             gm.add_module(name, body)
             sites += inside
-    folding = Folding(gm, example_inputs)
+    folding = Folding(gm, example_inputs, None, everything)
     return gm, sites + folding.run(), folding.kernels

@@ -1,62 +1,80 @@
-"""Single layers: exact rewrites between the forms of an upsampling layer.
+"""Single layers: exact rewrites between the forms of an upsampling layer, in one, two and three dimensions.
 
 Nearest-neighbour `Upsample` + `Conv2d` is one `ConvTranspose2d`; any `ConvTranspose2d` is a `Conv2d` at low
-resolution and a `PixelShuffle`. Both hold at every pixel, borders included; the book proves them. What
-is not exact is refused with an error that says why.
+resolution and a `PixelShuffle`, and back. All hold at every pixel, borders included; the book proves them. What
+is not exact is refused with an error that says why. What is said of 2-D layers holds for 1-D and 3-D ones.
 """
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
+from operator import truediv
+from types import SimpleNamespace
 
-from torch import nn
+import torch
+from torch import fx, nn
 
-from upconv._interpolation import PADS, fold, padding_sides, padding_sum, whole_scale
+from upconv._interpolation import PADS, fold, modes, padding_sides, padding_sum, shuffled, whole_scale
 from upconv._layers import (
+    CONV_TRANSPOSES,
+    CONVS,
+    Conv,
+    ConvTranspose,
     InputSize,
     assembled,
     crop_layer,
     eval_settings,
     expect,
+    like_format,
     new_layer,
     pad_layer,
     spread,
+    swapped_channels,
     working_copy,
 )
-from upconv.arithmetic import Ints, both_axes, checked_setting
+from upconv.arithmetic import AXES, Ints, checked_setting
 
-__all__ = ["conv_transpose_to_subpixel", "upsample_conv_to_conv_transpose", "upsample_conv_to_subpixel"]
+__all__ = [
+    "conv_transpose_to_subpixel",
+    "pixel_shuffle_to_conv_transpose",
+    "upsample_conv_to_conv_transpose",
+    "upsample_conv_to_subpixel",
+    "upsample_to_conv_transpose",
+]
 
 
 def upsample_conv_to_conv_transpose(
-    upsample: nn.Upsample, conv: nn.Conv2d, *, input_size: Ints | None = None
-) -> nn.ConvTranspose2d | nn.Sequential:
+    upsample: nn.Upsample, conv: Conv | ConvTranspose, *, input_size: Ints | None = None
+) -> ConvTranspose | nn.Sequential:
     """Write `conv(upsample(x))` as one `torch.nn.ConvTranspose2d`, with a pad before and a crop after it where needed.
 
     Parameters
     ----------
     upsample : torch.nn.Upsample
         With a whole-numbered scale on each axis. Modes "nearest" and "nearest-exact" are exact for every convolution
-        named below; "bilinear" (align_corners=False) if `conv` has no padding, padding_mode="replicate", or "reflect"
-        with padding < scale / 2; "bicubic" (align_corners=False) if `conv` has no padding.
-    conv : torch.nn.Conv2d
+        named below; "linear", "bilinear" and "trilinear" (align_corners=False) if `conv` has no padding,
+        padding_mode="replicate", or "reflect" with padding < scale / 2; "bicubic" (align_corners=False) if `conv` has
+        no padding.
+    conv : torch.nn.Conv1d, Conv2d or Conv3d
         With stride 1; any kernel_size, dilation, groups, padding ("same" and "valid" too) and bias. After a nearest
-        upsampling padding_mode may be "zeros", "replicate", "circular", or "reflect" with padding < scale.
-    input_size : int or (int, int), optional
-        Height and width of the inputs, needed if `upsample` was made with `size=` instead of `scale_factor=`; the
+        upsampling padding_mode may be "zeros", "replicate", "circular", or "reflect" with padding < scale. A
+        ConvTranspose1d, 2d or 3d with stride 1 is such a convolution, too.
+    input_size : int or tuple of int, optional
+        The inputs' size on each axis, needed if `upsample` was made with `size=` instead of `scale_factor=`; the
         result then checks that its inputs have this size.
 
     Returns
     -------
-    torch.nn.ConvTranspose2d or torch.nn.Sequential
-        Maps (N, in_channels, H, W) to what the two layers map it to; of a (C, H, W) tensor Upsample would enlarge
-        the width alone, and the result enlarges both axes. It has parameters of its own, with the dtype, device, memory
-        format and requires_grad of `conv`'s, and its train/eval flag.
+    torch.nn.ConvTranspose1d, ConvTranspose2d, ConvTranspose3d or torch.nn.Sequential
+        Maps (N, in_channels, ...) to what the two layers map it to; of a tensor without a batch axis Upsample would
+        enlarge all axes but one, and the result enlarges all. It has parameters of its own, with the dtype, device,
+        memory format and requires_grad of `conv`'s, and its train/eval flag.
 
     Raises
     ------
     TypeError
-        If `upsample` is no Upsample or `conv` no Conv2d, or one has a forward of its own.
+        If `upsample` is no Upsample or `conv` no convolution, or one has a forward of its own.
     ValueError
         If the pair is not one transposed convolution, or a layer has hooks or no weights yet; the message says why, and
         what to do instead.
@@ -69,42 +87,165 @@ def upsample_conv_to_conv_transpose(
     Notes
     -----
     The kernel is that of `conv`, flipped and convolved with the interpolation's own: a box of ones for "nearest".
-    Inputs are taken to be finite; a parametrized weight is read as in eval mode. Where a bilinear or bicubic scale is
+    Inputs are taken to be finite; a parametrized weight is read as in eval mode. Where the scale of an interpolation is
     no power of two, PyTorch rounds positions in float32 inputs hundreds of pixels wide; the result does not.
 
     Examples
     --------
     >>> upsample_conv_to_conv_transpose(nn.Upsample(scale_factor=2), nn.Conv2d(8, 4, 3, padding=1))
     ConvTranspose2d(8, 4, kernel_size=(4, 4), stride=(2, 2), padding=(1, 1))
+    >>> upsample_conv_to_conv_transpose(nn.Upsample(scale_factor=4), nn.Conv1d(8, 4, 5, padding=2))
+    ConvTranspose1d(8, 4, kernel_size=(8,), stride=(4,), padding=(2,))
     """
     return assembled(pair_steps(upsample, conv, input_size), conv)
 
 
-def conv_transpose_to_subpixel(layer: nn.ConvTranspose2d) -> nn.Sequential:
+def upsample_to_conv_transpose(
+    upsample: nn.Upsample,
+    channels: int,
+    *,
+    axes: int | None = None,
+    input_size: Ints | None = None,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+) -> ConvTranspose | nn.Sequential:
+    """Write an Upsample alone as a `torch.nn.ConvTranspose2d` with a group for each channel.
+
+    For runtimes that have the one layer and not the other. Its weight is all ones after a nearest mode, and the
+    interpolation's own kernel after others, whose inputs are extended by replicating their border.
+
+    Parameters
+    ----------
+    upsample : torch.nn.Upsample
+        With a whole-numbered scale on each axis, and align_corners=False.
+    channels : int
+        Of the inputs, at least 1.
+    axes : int, optional
+        Of the inputs, 1 to 3, where neither the mode ("bilinear" has 2) nor a tuple among the layer's arguments tells;
+        then 2 if omitted.
+    input_size : int or tuple of int, optional
+        As in `upsample_conv_to_conv_transpose`.
+    device, dtype : optional
+        As in PyTorch's layers.
+
+    Returns
+    -------
+    torch.nn.ConvTranspose1d, ConvTranspose2d, ConvTranspose3d or torch.nn.Sequential
+        Maps (N, channels, ...) to what `upsample` maps it to. Its weight needs no gradient: like the Upsample, it has
+        nothing to train.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `upsample_conv_to_conv_transpose`; and if `channels` or `axes` is out of its range.
+
+    See Also
+    --------
+    upsample_conv_to_conv_transpose : Together with a convolution: fewer multiplications than the convolution alone.
+
+    Notes
+    -----
+    The pair of this Upsample and a 1x1 convolution that changes nothing. As `bilinear_` it is in Long, Shelhamer and
+    Darrell 2015, "Fully convolutional networks" (arXiv:1411.4038), but for the border.
+
+    Examples
+    --------
+    >>> upsample_to_conv_transpose(nn.Upsample(scale_factor=2), 8)
+    ConvTranspose2d(8, 8, kernel_size=(2, 2), stride=(2, 2), groups=8, bias=False)
+    >>> upsample_to_conv_transpose(nn.Upsample(scale_factor=2, mode="bilinear"), 8)
+    Sequential(
+      (pad0): ReplicationPad2d((1, 1, 1, 1))
+      (conv_transpose): ConvTranspose2d(8, 8, kernel_size=(4, 4), stride=(2, 2), padding=(3, 3), groups=8, bias=False)
+    )
+    """
+    expect(upsample, nn.Upsample, "upsample")
+    [channels] = checked_setting("channels", channels, 1)
+    settings = dict(size=upsample.size, scale_factor=upsample.scale_factor, input_size=input_size)
+    told = {name: len(value) for name, value in settings.items() if isinstance(value, (tuple, list))}
+    told |= {"mode": number for number in AXES if upsample.mode in modes(number)[2:]}  # noqa: B035 - at most one
+    if axes is not None:
+        [told["axes"]] = checked_setting("axes", axes, 1)
+    numbers = set(told.values()) or {2}
+    if len(numbers) > 1 or not numbers <= AXES.keys():
+        raise ValueError(f"upsample has no one number of axes, 1 to 3: {told}")
+    conv = CONVS[numbers.pop() - 1](channels, channels, 1, groups=channels, bias=False, device="meta")  # draws nothing
+    conv.weight = nn.Parameter(torch.ones(conv.weight.shape, device=device, dtype=dtype), requires_grad=False)
+    return assembled(pair_steps(upsample, conv, input_size), upsample)
+
+
+def pixel_shuffle_to_conv_transpose(
+    conv: Conv, shuffle: nn.PixelShuffle | PixelShuffle
+) -> ConvTranspose | nn.Sequential:
+    """Write `shuffle(conv(x))` as one `torch.nn.ConvTranspose2d`: the sub-pixel form's way back.
+
+    Parameters
+    ----------
+    conv : torch.nn.Conv1d, Conv2d or Conv3d
+        With stride 1; any kernel_size, dilation, padding, padding_mode and bias, and groups that divide the shuffled
+        image's channels.
+    shuffle : torch.nn.PixelShuffle
+        Or the shuffle that `conv_transpose_to_subpixel` makes where PyTorch has none (1-D, 3-D, unequal strides).
+
+    Returns
+    -------
+    torch.nn.ConvTranspose1d, ConvTranspose2d, ConvTranspose3d or torch.nn.Sequential
+        Maps (N, in_channels, ...) to what the two layers map it to. A layer of kernel size s * k, stride s and
+        padding s * (k - 1 - p), for a convolution of size k and padding p; with a pad before and a crop after it where
+        needed. The layer has one bias a channel: where the bias of `conv` differs between the s * s channels that make
+        one, a step that adds what each phase has of its own follows. It has parameters of its own, with the dtype,
+        device, memory format and requires_grad of `conv`'s, and its train/eval flag.
+
+    Raises
+    ------
+    TypeError
+        If `conv` is no convolution or `shuffle` no pixel shuffle, or one has a forward of its own.
+    ValueError
+        If the two are not one transposed convolution, or a layer has hooks or no weights yet; the message says why.
+
+    See Also
+    --------
+    conv_transpose_to_subpixel : The way there.
+
+    Notes
+    -----
+    As many multiplications as before. Shi et al. 2016, "Is the deconvolution layer the same as a convolutional layer?"
+    (arXiv:1609.07009).
+
+    Examples
+    --------
+    >>> pixel_shuffle_to_conv_transpose(nn.Conv2d(8, 16, 3, padding=1, bias=False), nn.PixelShuffle(2))
+    ConvTranspose2d(8, 4, kernel_size=(6, 6), stride=(2, 2), padding=(2, 2), bias=False)
+    """
+    return assembled(shuffle_steps(conv, shuffle), conv)
+
+
+def conv_transpose_to_subpixel(layer: ConvTranspose) -> nn.Sequential:
     """Write a `torch.nn.ConvTranspose2d` as a `torch.nn.Conv2d` at low resolution and a pixel shuffle (polyphase form).
 
     Parameters
     ----------
-    layer : torch.nn.ConvTranspose2d
+    layer : torch.nn.ConvTranspose1d, ConvTranspose2d or ConvTranspose3d
         With any setting.
 
     Returns
     -------
     torch.nn.Sequential
-        Maps (N, in_channels, H, W), or (in_channels, H, W), to what the layer maps it to: a pad, a crop, a Conv2d with
-        stride_h * stride_w times the channels, a pixel shuffle, a crop, each where needed. It has parameters of its
-        own, with the dtype, device, memory format and requires_grad of the layer's, and its train/eval flag.
+        Maps (N, in_channels, ...), or (in_channels, ...), to what the layer maps it to: a pad, a crop, a
+        convolution with as many times the channels as there are phases, a pixel shuffle, a crop, each where needed. It
+        has parameters of its own, with the dtype, device, memory format and requires_grad of the layer's, and its
+        train/eval flag.
 
     Raises
     ------
     TypeError
-        If `layer` is no ConvTranspose2d, or one with a forward of its own.
+        If `layer` is no transposed convolution, or one with a forward of its own.
     ValueError
         If the layer has hooks, or no weights yet.
 
     See Also
     --------
     upsample_conv_to_subpixel : The same form of an Upsample and a Conv2d.
+    pixel_shuffle_to_conv_transpose : The way back.
     upconv.models.rewrite : The same for a whole model.
 
     Notes
@@ -121,12 +262,12 @@ def conv_transpose_to_subpixel(layer: nn.ConvTranspose2d) -> nn.Sequential:
       (crop): ZeroPad2d((-1, -1, -1, -1))
     )
     """
-    expect(layer, nn.ConvTranspose2d, "layer")
+    expect(layer, CONV_TRANSPOSES, "layer")
     return assembled(_subpixel(eval_settings(layer)), layer)
 
 
 def upsample_conv_to_subpixel(
-    upsample: nn.Upsample, conv: nn.Conv2d, *, input_size: Ints | None = None
+    upsample: nn.Upsample, conv: Conv | ConvTranspose, *, input_size: Ints | None = None
 ) -> nn.Sequential:
     """Write `conv(upsample(x))` as a `torch.nn.Conv2d` at low resolution and a pixel shuffle.
 
@@ -136,8 +277,8 @@ def upsample_conv_to_subpixel(
     Parameters
     ----------
     upsample : torch.nn.Upsample
-    conv : torch.nn.Conv2d
-    input_size : int or (int, int), optional
+    conv : torch.nn.Conv1d, Conv2d or Conv3d
+    input_size : int or tuple of int, optional
         All as in `upsample_conv_to_conv_transpose`.
 
     Returns
@@ -171,38 +312,52 @@ def upsample_conv_to_subpixel(
     return assembled(pair_steps(upsample, conv, input_size, subpixel=True), conv)
 
 
-# Upsample + Conv2d as pad, ConvTranspose2d, crop
+# Upsample + convolution as pad, transposed convolution, crop
 
 
 def pair_steps(upsample, conv, input_size=None, pads=(), subpixel=False):
     """Give the steps of a pair's other form by name, for `assembled`; with padding layers between the two."""
     expect(upsample, nn.Upsample, "upsample")
-    expect(conv, nn.Conv2d, "conv")
-    conv = eval_settings(conv)
-    if conv.stride != (1, 1):
-        raise ValueError(
-            f"conv has stride={conv.stride}: this rewrite covers a convolution with stride 1 only; leave this pair as "
-            f"it is"
-        )
-    conv.padding = padding_sides(conv.padding, conv.kernel_size, conv.dilation)
+    expect(conv, CONVS + CONV_TRANSPOSES, "conv")
+    conv = as_convolution(eval_settings(conv), isinstance(conv, CONV_TRANSPOSES))
+    axes = len(conv.kernel_size)
     for pad in reversed(pads):
-        left, right, top, bottom = pad.padding
-        sides = (top, bottom), (left, right)
+        sides = list(zip(pad.padding[::2], pad.padding[1::2], strict=True))[::-1]
         conv.padding, conv.padding_mode = padding_sum(conv.padding, conv.padding_mode, sides, PADS[type(pad)])
-    scale, size = _scale(upsample, input_size)
+    scale, size = _scale(upsample, input_size, axes)
     form = fold(upsample.mode, scale, conv)
     kernel, bias = form.kernel(working_copy(conv.weight)), None if conv.bias is None else conv.bias.detach()
-    layer = new_layer(nn.ConvTranspose2d, kernel, bias, conv, **form.settings)
+    layer = new_layer(CONV_TRANSPOSES[axes - 1], kernel, bias, conv, **form.settings)
     return OrderedDict(
         check=InputSize(*size) if size else None,
         **{f"pad{i}": pad for i, pad in enumerate(form.pads)},
         **(_subpixel(layer) if subpixel else dict(conv_transpose=layer)),
-        **{"trim" if subpixel else "crop": crop_layer(*form.crop)},
+        **{"trim" if subpixel else "crop": crop_layer(form.crop)},
     )
 
 
-def _scale(upsample, input_size):
-    """Give the scale on both axes, and the only input size it holds for, if there is one."""
+def as_convolution(layer, is_transposed):
+    """Give the settings of a stride-1 convolution, or of a transposed one as a convolution; padding by sides."""
+    if set(layer.stride) != {1}:
+        raise ValueError(
+            f"conv has stride={layer.stride}: this rewrite covers a convolution with stride 1 only; leave this pair as "
+            f"it is"
+        )
+    layer = SimpleNamespace(**vars(layer))
+    if not is_transposed:
+        layer.padding = padding_sides(layer.padding, layer.kernel_size, layer.dilation)
+        return layer
+    layer.padding = [
+        (d * (k - 1) - p, d * (k - 1) - p + more)
+        for k, p, more, d in zip(layer.kernel_size, layer.padding, layer.output_padding, layer.dilation, strict=True)
+    ]
+    weight = swapped_channels(layer.weight, layer.groups).flip(tuple(range(2, layer.weight.dim())))
+    layer.weight = like_format(weight.detach(), layer.weight).requires_grad_(layer.weight.requires_grad)
+    return layer
+
+
+def _scale(upsample, input_size, axes):
+    """Give the scale on each axis, and the only input size it holds for, if there is one."""
     size = None
     if upsample.size is not None and upsample.scale_factor is not None:
         raise ValueError(
@@ -219,46 +374,51 @@ def _scale(upsample, input_size):
             f"or give it a scale_factor"
         )
     else:
-        size = both_axes(checked_setting("input_size", input_size))
-        outputs = upsample.size if isinstance(upsample.size, (tuple, list)) else (upsample.size, upsample.size)
-        factors = tuple(output / input for output, input in zip(outputs, size, strict=False))
+        size = checked_setting("input_size", input_size, axes)
+        sizes = upsample.size if isinstance(upsample.size, (tuple, list)) else (upsample.size,) * axes
+        factors = tuple(map(truediv, sizes, size)) if len(sizes) == axes else sizes
         given = f"size={upsample.size} for input_size={input_size}"
-    return whole_scale(upsample.mode, upsample.align_corners, factors, given), size
+    return whole_scale(upsample.mode, upsample.align_corners, factors, given, axes), size
 
 
-# ConvTranspose2d as pad, Conv2d, pixel shuffle, crop
+# Transposed convolution as pad, convolution, pixel shuffle, crop; and back
 
 
 def _subpixel(layer):
     taps, pads, crops = [], [], []
-    for axis in range(2):
-        stride, padding, output_padding = (value[axis] for value in (layer.stride, layer.padding, layer.output_padding))
-        reach = layer.dilation[axis] * (layer.kernel_size[axis] - 1)
+    settings = layer.stride, layer.padding, layer.output_padding, layer.dilation, layer.kernel_size
+    for stride, padding, output_padding, dilation, kernel_size in zip(*settings, strict=True):
+        reach = dilation * (kernel_size - 1)
         taps.append(reach // stride + 1)
         last = reach - padding + output_padding
         pads.append((reach // stride - padding // stride, last // stride))
         crops.append((padding % stride, stride - 1 - last % stride))
-    (height, width), (sh, sw) = taps, layer.stride
-    kernel = spread(working_copy(layer.weight), layer.dilation)  # (in, out / groups, Kh, Kw)
-    missing = (0, width * sw - kernel.shape[3], 0, height * sh - kernel.shape[2])
-    kernel = nn.functional.pad(kernel, missing).unflatten(3, (width, sw)).unflatten(2, (height, sh))
-    kernel = kernel.flip(2, 4).unflatten(0, (layer.groups, -1))  # (groups, in / groups, out / groups, Th, sh, Tw, sw)
-    kernel = kernel.permute(0, 2, 4, 6, 1, 3, 5).flatten(0, 3)  # (out * sh * sw, in / groups, Th, Tw)
+    axes, phases = len(taps), math.prod(layer.stride)
+    kernel = spread(working_copy(layer.weight), layer.dilation)  # (in, out / groups, K1, K2, ...)
+    sizes = zip(taps, layer.stride, kernel.shape[2:], strict=True)
+    missing = [side for number, stride, size in list(sizes)[::-1] for side in (0, number * stride - size)]
+    kernel = nn.functional.pad(kernel, missing)
+    for dim in reversed(range(axes)):
+        kernel = kernel.unflatten(2 + dim, (taps[dim], layer.stride[dim]))
+    kernel = kernel.flip(tuple(range(2, 2 + 2 * axes, 2))).unflatten(0, (layer.groups, -1))
+    kernel = kernel.permute(0, 2, *range(4, 4 + 2 * axes, 2), 1, *range(3, 3 + 2 * axes, 2))
+    kernel = kernel.flatten(0, 1 + axes)  # of (groups, out / groups, s1, s2, ..., in / groups, T1, T2, ...)
     even = all(before == after >= 0 for before, after in pads)
     conv = new_layer(
-        nn.Conv2d,
+        CONVS[axes - 1],
         kernel,
-        None if layer.bias is None else layer.bias.detach().repeat_interleave(sh * sw),
+        None if layer.bias is None else layer.bias.detach().repeat_interleave(phases),
         layer,
         padding=tuple(before for before, _ in pads) if even else 0,
     )
-    grown, cut = ([(0, 0), (0, 0)] if even else _sided(pads, sign) for sign in (1, -1))
+    grown, cut = ([(0, 0)] * axes if even else _sided(pads, sign) for sign in (1, -1))
+    stock = axes == 2 and len(set(layer.stride)) == 1
     return OrderedDict(
-        pad=pad_layer(nn.ZeroPad2d, *grown),
-        cut=crop_layer(*cut),
+        pad=pad_layer("Zero", grown),
+        cut=crop_layer(cut),
         conv=conv,
-        shuffle=None if sh == sw == 1 else nn.PixelShuffle(sh) if sh == sw else _PixelShuffle(sh, sw),
-        crop=crop_layer(*crops),
+        shuffle=None if phases == 1 else nn.PixelShuffle(layer.stride[0]) if stock else PixelShuffle(*layer.stride),
+        crop=crop_layer(crops),
     )
 
 
@@ -266,17 +426,72 @@ def _sided(pads, sign):
     return [tuple(max(0, sign * side) for side in pad) for pad in pads]
 
 
-class _PixelShuffle(nn.Module):
-    """`torch.nn.PixelShuffle` with a factor for each axis: (..., C * sh * sw, H, W) to (..., C, H * sh, W * sw)."""
+def shuffle_steps(conv, shuffle):
+    """Give the steps of a convolution's and a pixel shuffle's other form by name, for `assembled`."""
+    expect(conv, CONVS, "conv")
+    expect(shuffle, (nn.PixelShuffle, PixelShuffle), "shuffle")
+    conv = as_convolution(eval_settings(conv), False)
+    scale = shuffle.factors if isinstance(shuffle, PixelShuffle) else (shuffle.upscale_factor,) * 2
+    form = shuffled(scale, conv)
+    bias = None if conv.bias is None else conv.bias.detach().unflatten(0, (-1, *scale))
+    # on the meta device a bias has no values to compare
+    same = bias is None or (not bias.is_meta and bool((bias.flatten(1) == bias.flatten(1)[:, :1]).all()))
+    common = bias.flatten(1)[:, 0] if same and bias is not None else None
+    layer = new_layer(CONV_TRANSPOSES[len(scale) - 1], form.kernel(conv.weight.detach()), common, conv, **form.settings)
+    return OrderedDict(
+        pad=next(iter(form.pads), None),
+        conv_transpose=layer,
+        crop=crop_layer(form.crop),
+        bias=None if same else _PhaseBias(conv.bias, scale),
+    )
 
-    def __init__(self, height_factor, width_factor):
+
+class PixelShuffle(nn.Module):
+    """`torch.nn.PixelShuffle` with a factor for each axis: (..., C * s1 * s2, n1, n2) to (..., C, n1 * s1, n2 * s2)."""
+
+    def __init__(self, *factors: int):
         super().__init__()
-        self.factors = height_factor, width_factor
+        self.factors = list(factors)
 
-    def forward(self, x):
-        x = x.unflatten(-3, (-1, *self.factors))  # (..., C, sh, sw, H, W)
-        x = x.movedim((-2, -1), (-4, -2))  # (..., C, H, sh, W, sw)
-        return x.flatten(-2).flatten(-3, -2)
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Take and give tensors with or without a batch axis."""
+        return _shuffled(x, self.factors)
 
     def extra_repr(self):
-        return f"height_factor={self.factors[0]}, width_factor={self.factors[1]}"
+        return ", ".join(map(str, self.factors))
+
+
+class _PhaseBias(nn.Module):
+    """Adds what each phase has of its own, C * s1 * s2 ... values, to (..., C, n1 * s1, n2 * s2, ...)."""
+
+    def __init__(self, bias, scale):
+        super().__init__()
+        self.bias, self.factors = nn.Parameter(bias.detach().clone(), bias.requires_grad), list(scale)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return _added(x, self.bias, self.factors)
+
+
+# torch.fx takes these as single steps: how many axes there are is not known where it traces.
+
+
+@fx.wrap
+def _shuffled(x: torch.Tensor, factors: list[int]) -> torch.Tensor:
+    axes = len(factors)
+    x = x.unflatten(-axes - 1, [-1] + factors)  # noqa: RUF005 - TorchScript knows no star; (..., C, s1, s2, n1, n2)
+    start = x.dim() - 2 * axes
+    order = list(range(start))
+    for axis in range(start, start + axes):
+        order += [axis + axes, axis]
+    x = x.permute(order)
+    for axis in range(start, start + axes):
+        x = x.flatten(axis, axis + 1)
+    return x
+
+
+@fx.wrap
+def _added(x: torch.Tensor, bias: torch.Tensor, factors: list[int]) -> torch.Tensor:
+    repeats = [1]
+    for axis in range(len(factors)):
+        repeats += [x.shape[axis - len(factors)] // factors[axis]]
+    return x + bias.unflatten(0, [-1] + factors).repeat(repeats)  # noqa: RUF005 - as above

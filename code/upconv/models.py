@@ -18,10 +18,11 @@ from torch.nn import functional as F
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from upconv._layers import assembled, expect
-from upconv._recording import TRANSPOSED, Inputs, Report, Watch, copied, follow
+from upconv._interpolation import PADS
+from upconv._layers import CONV_TRANSPOSES, CONVS, assembled, expect
+from upconv._recording import SHUFFLES, Inputs, Report, Watch, copied, follow, is_convolution
 from upconv.arithmetic import Ints
-from upconv.layers import conv_transpose_to_subpixel, pair_steps
+from upconv.layers import conv_transpose_to_subpixel, pair_steps, shuffle_steps, upsample_to_conv_transpose
 from upconv.projection import conv_transpose_to_upsample_conv, is_upsample_conv
 
 __all__ = ["Rewrite", "rewrite"]
@@ -60,6 +61,7 @@ def rewrite(
     example_kwargs: dict[str, Any] | None = None,
     kernel_size: Ints | None = None,
     mode: str = "nearest",
+    everything: bool = False,
     measure: bool = False,
 ) -> Rewrite:
     """Change the form of every upsampling layer in a model.
@@ -70,7 +72,8 @@ def rewrite(
         It is left as it is; everything is done to a copy.
     to : str
         "conv_transpose": every Upsample read by Conv2d layers with stride 1 becomes part of them, as ConvTranspose2d,
-        exactly; a 1x1 convolution runs before its Upsample instead.
+        exactly; a 1x1 convolution runs before its Upsample instead. A Conv2d and the PixelShuffle that reads it become
+        one, too.
         "subpixel": the same pairs, and every ConvTranspose2d, become a Conv2d and a pixel shuffle, exactly.
         "upsample_conv": every ConvTranspose2d becomes an Upsample and a Conv2d; exactly if `is_upsample_conv`,
         otherwise fitted, layer after layer, to what the layer puts out in the given model, on the inputs that the part
@@ -80,9 +83,13 @@ def rewrite(
         against the given one, and the report has differences and multiply-accumulates.
     example_kwargs : dict, optional
         Inputs by name.
-    kernel_size : int or (int, int), optional
+    kernel_size : int or tuple of int, optional
     mode : str
         Both of the new pairs, for "upsample_conv" only, as in `conv_transpose_to_upsample_conv`.
+    everything : bool
+        For "conv_transpose" only: whether an Upsample that cannot become part of convolutions becomes a ConvTranspose2d
+        of its own, where that is exact, with a group for each channel. That is slower, and for runtimes that have no
+        other upsampling.
     measure : bool
         Whether to time both models, and each layer, on the example inputs, in turns.
 
@@ -111,11 +118,11 @@ def rewrite(
 
     Notes
     -----
-    An Upsample is exchanged if convolutions alone read it, directly or through padding layers and dropout, in a run of
-    the example in eval mode and one in training mode; on paths that the example does not take, another reader is not
-    seen. (Element-wise dropout between the two then acts, in training, on the small image.) What is functional is
-    listed with its line, and left: `torch.compile(model, backend="upconv")` folds that, and `upconv.fold_exported` does
-    for export.
+    All layers may be 1-D and 3-D, too. An Upsample is exchanged with its convolutions if these alone read it, directly
+    or through padding layers and dropout, in a run of the example in eval mode and one in training mode; on paths that
+    the example does not take, another reader is not seen. (Element-wise dropout between the two then acts, in training,
+    on the small image.) What is functional is listed with its line, and left: `torch.compile(model, backend="upconv")`
+    folds that, and `upconv.fold_exported` does for export.
 
     An exact exchange that changes the new model's outputs is taken back, with a reason, as is one of a layer whose
     attributes the model reads, or that the inputs do not reach. The outputs are compared on float64 copies; if the
@@ -136,12 +143,14 @@ def rewrite(
         raise ValueError(f"to={to!r} must be one of {', '.join(TARGETS)}")
     if to != "upsample_conv" and (kernel_size is not None or mode != "nearest"):
         raise ValueError(f'kernel_size and mode are those of the new pairs of to="upsample_conv", not of to={to!r}')
+    if everything and to != "conv_transpose":
+        raise ValueError(f'everything is an option of to="conv_transpose", not of to={to!r}')
     if example_inputs is None and example_kwargs is None and (to == "conv_transpose" or measure):
         what = "measure=True" if measure else f"to={to!r}"
         raise ValueError(f"{what} needs example_inputs (a tensor or a tuple) or example_kwargs to run the model on")
     given = example_inputs is not None or example_kwargs is not None
     inputs = Inputs(() if example_inputs is None else example_inputs, example_kwargs) if given else None
-    work = _Rewriting(model, to, inputs, dict(kernel_size=kernel_size, mode=mode), SECONDS * measure)
+    work = _Rewriting(model, to, inputs, dict(kernel_size=kernel_size, mode=mode), everything, SECONDS * measure)
     result = Rewrite(
         exchanged(copied(model), work.changes),
         Report(work.rows, ["name", "was", *MEASURES, *SECONDS * measure, "reason"]),
@@ -159,25 +168,31 @@ class _Change(NamedTuple):
     """An exchange that one row stands for."""
 
     row: dict
-    build: Callable  # from a model's modules by name: the new module of each that is exchanged
+    build: Callable  # from a model's modules by name, and a dtype: the new module of each that is exchanged
     exact: bool
     calls: list  # of two functions each, which compute what was and what is, for the report
+    names: tuple = ()  # of convolutions that are part of it
 
 
 class _Rewriting:
     """One call of `rewrite`: its rows, and the changes that are made."""
 
-    def __init__(self, model, to, inputs, options, seconds):
+    def __init__(self, model, to, inputs, options, everything, seconds):
         self.given, self.to, self.inputs, self.options, self.seconds = model, to, inputs, options, seconds
+        self.everything = everything
         self.rows, self.changes, self.modules = [], [], dict(model.named_modules())
         self.watch = _Calls(copied(model), inputs) if inputs else None
         self.calls = self.watch.transposed if inputs else {}
         fits = self._fitted() if inputs and to == "upsample_conv" else {}
-        others = [name for name, module in self.modules.items() if isinstance(module, TRANSPOSED)]
-        for name in dict.fromkeys([*self.calls, *others]):
-            self._transposed(name, fits.get(name, {}))
         if inputs:
-            self._pairs()
+            self.training = self._trained()
+            for exchange in (self._shuffles, self._pairs) if everything else (self._pairs, self._shuffles):
+                exchange()
+        others = [name for name, module in self.modules.items() if isinstance(module, CONV_TRANSPOSES)]
+        for name in dict.fromkeys([*self.calls, *others]):
+            if name not in self._taken():
+                self._transposed(name, fits.get(name, {}))
+        if inputs:
             self._functional()
             order = {step.name: place for place, step in reversed(list(enumerate(self.watch.steps)))}
             self.rows.sort(key=lambda row: order.get(row["name"], len(order)))
@@ -188,6 +203,19 @@ class _Rewriting:
             if row["status"] != "rewritten":
                 row.update(dict.fromkeys(("became", "exact", "residual", "max_difference", "macs_after")))
                 row["parameters_after"] = row["parameters_before"]
+
+    def _trained(self):
+        """Watch a run in training mode, if anything can depend on it."""
+        if not any(isinstance(step.module, (nn.Upsample, *SHUFFLES)) for step in self.watch.steps):
+            return None
+        try:
+            return Watch(copied(self.given), self.inputs, training=True)
+        except Exception as error:  # whatever the model's own code raises: a batch norm of one value, for instance
+            return f"the model does not run in training mode on these inputs ({type(error).__name__}: {error})"
+
+    def _taken(self):
+        """Name the convolutions that are part of an exchange."""
+        return {name for change in self.changes for name in change.names}
 
     def _row(self, name, was, **values):
         row = dict(name=name, was=was, **dict.fromkeys([*MEASURES, *self.seconds]), reason="", status="left")
@@ -218,17 +246,17 @@ class _Rewriting:
 
     def _functional(self):
         """List what else enlarges."""
-        listed = {row["name"] for row in self.rows}
+        listed = {row["name"] for row in self.rows} | self._taken()
         for step in self.watch.steps:
             if step.name not in listed:
                 reason = "it is called as a function: write it as a layer"
                 if step.arguments:
                     reason = f"it is called as a function: {BACKEND} folds what can be folded"
-                elif step.what[:6] in ("PixelS", "enlarg"):
-                    reason = "a pixel shuffle is not exchanged" if step.what[0] == "P" else "it was not understood"
-                if step.dims != 2:
-                    reason = "unsupported: only images of shape (N, C, H, W)"
-                self._row(step.name, step.what, reason=reason, status="left" if step.dims == 2 else "refused")
+                elif step.what.startswith("enlarged"):
+                    reason = "it was not understood: write it as a layer"
+                elif step.what == "PixelShuffle":
+                    reason += ", or fold it with everything=True when it is compiled or exported"
+                self._row(step.name, step.what, reason=reason)
                 listed.add(step.name)
 
     # Transposed convolutions
@@ -238,8 +266,6 @@ class _Rewriting:
         row = self._row(name or "(the model itself)", _describe(layer), parameters_before=_parameters(layer))
         if self.to == "conv_transpose":
             row["reason"] = "it is a transposed convolution already"
-        elif not isinstance(layer, nn.ConvTranspose2d):
-            row.update(status="refused", reason="unsupported: only 2-D layers are rewritten")
         elif self.inputs and not calls:
             row["reason"] = "the example inputs do not call it"
         else:
@@ -252,7 +278,7 @@ class _Rewriting:
         sized, plain = not calls or any(passed for _, _, passed in calls), _without_norms(layer)
         exact = self.to == "subpixel" or is_upsample_conv(plain)
 
-        def build(modules):
+        def build(modules, dtype=None):
             old = modules[name]
             plain = _without_norms(old)
             if self.to == "subpixel":
@@ -261,7 +287,7 @@ class _Rewriting:
                 new = copied(fit["module"]).to(plain.weight.dtype)
             else:
                 new = conv_transpose_to_upsample_conv(plain, **self.options)[0]
-            return {old: (_Sized(new, plain) if sized else new).train(old.training)}
+            return {old: _like(_Sized(new, plain) if sized else new, plain).train(old.training)}
 
         if "error" in fit:
             raise fit["error"]
@@ -303,7 +329,7 @@ class _Rewriting:
             return new
 
         for name, layer in probe.named_modules():
-            if name in self.calls and isinstance(layer, nn.ConvTranspose2d):
+            if name in self.calls and isinstance(layer, CONV_TRANSPOSES):
                 layer.register_forward_hook(partial(exchange, name), with_kwargs=True)
         self.inputs.run(probe)
         return fits
@@ -312,7 +338,7 @@ class _Rewriting:
 
     def _pairs(self):
         """Group each Upsample with the convolutions that read it, and with what else these read."""
-        steps, training = {}, Watch(copied(self.given), self.inputs, training=True)
+        steps = {}
         for step in self.watch.steps:
             if isinstance(step.module, nn.Upsample):
                 steps.setdefault(step.module, []).append(step)
@@ -321,23 +347,23 @@ class _Rewriting:
             ups, convs = [rest.pop(0)], []
             for up in ups:
                 for reader in [reader for step in steps[up] for reader, _ in step.readers]:
-                    if isinstance(reader, nn.Conv2d) and reader not in convs:
+                    if is_convolution(reader) and reader not in convs:
                         convs.append(reader)
                         others = {source[0].module for source in self.watch.calls[reader] if source}
                         ups += [other for other in rest if other in others]
                         rest = [other for other in rest if other not in others]
-            self._group({up: steps[up] for up in ups}, convs, _readers(training))
+            self._group({up: steps[up] for up in ups}, convs)
 
-    def _group(self, ups, convs, training):
+    def _group(self, ups, convs):
         names = self.watch.names
-        rows = [self._row(names[up], steps[0].what) for up, steps in ups.items()]
+        rows = [self._row(names[up] or "(the model itself)", steps[0].what) for up, steps in ups.items()]
         try:
-            reasons = self._reasons(ups, convs, training)
+            reasons = self._reasons(ups, convs)
             if reason := "it is an Upsample already" if self.to == "upsample_conv" else next(reasons, None):
                 raise ValueError(reason)
             up, pads = next(iter(ups)), {conv: self.watch.calls[conv][0][1] for conv in convs}
 
-            def build(modules):
+            def build(modules, dtype=None):
                 new = {
                     modules[names[one]]: nn.Identity() for one in [*ups, *(pad for own in pads.values() for pad in own)]
                 }
@@ -349,8 +375,10 @@ class _Rewriting:
 
             made = build(self.modules)
         except (TypeError, ValueError) as error:
-            for row in rows:
+            for row, (up, steps) in zip(rows, ups.items(), strict=True):
                 row["reason"] = str(error)
+                if self.everything:
+                    self._alone(row, names[up], up, steps)
             return
         new, counted = {conv: made[self.modules[names[conv]]] for conv in convs}, set()
         for row, steps in zip(rows, ups.values(), strict=True):
@@ -366,15 +394,40 @@ class _Rewriting:
                 for step in steps
                 for conv, pads in step.readers
             ]
-            self.changes.append(_Change(row, build, True, calls))
+            self.changes.append(_Change(row, build, True, calls, tuple(names[conv] for conv in convs)))
 
-    def _reasons(self, ups, convs, training):
+    def _alone(self, row, name, upsample, steps):
+        """Exchange an Upsample without the convolutions that read it; say so beside the reason."""
+        (channels, axes), *others = {(step.x.shape[1], step.dims) for step in steps}
+        x = steps[0].x
+
+        def build(modules, dtype=None):
+            old, settings = modules[name], dict(axes=axes, device=x.device, dtype=dtype or x.dtype)
+            return {old: upsample_to_conv_transpose(old, channels, **settings).train(old.training)}
+
+        try:
+            if others:
+                raise ValueError("it is called with other numbers of channels, too")
+            if any(step.autocast for step in steps):
+                raise ValueError("it runs under autocast, which a convolution would round by")
+            if not x.is_floating_point():
+                raise ValueError(f"it enlarges {x.dtype}, of which there is no convolution")
+            [new] = build(self.modules).values()
+        except (TypeError, ValueError) as error:
+            row["reason"] = "; ".join(dict.fromkeys([row["reason"], str(error)]))
+            return
+        row.update(residual=0.0, became=_describe(new), parameters_before=0, parameters_after=_parameters(new))
+        calls = [[partial(one, step.x) for one in (upsample, copied(new).eval())] for step in steps]
+        self.changes.append(_Change(row, build, True, calls))
+
+    def _reasons(self, ups, convs):
         """Yield why a group is left."""
-        names, now = self.watch.names, _readers(self.watch)
+        names, now = self.watch.names, _readers(self.watch, self.watch.steps)
+        if isinstance(self.training, str):
+            yield self.training
+        training = _readers(self.training, self.training.steps)
         for step in (step for steps in ups.values() for step in steps):
-            others = [reader for reader, _ in step.readers if not isinstance(reader, nn.Conv2d)]
-            if step.dims != 2:
-                yield "unsupported: only 2-D layers are rewritten"
+            others = [reader for reader, _ in step.readers if not is_convolution(reader)]
             if not step.readers:
                 yield "nothing reads it"
             if others:
@@ -387,6 +440,8 @@ class _Rewriting:
             inside = [source and source[0].module in ups for pad in sources[0][1] for source in self.watch.calls[pad]]
             if not all(inside) or any(source[1] != sources[0][1] for source in sources):
                 yield "its padding layers are used in other places, too"
+            if names[conv] in self._taken():
+                yield f"its convolution {names[conv]} became part of a pixel shuffle"
         if any(now[names[up]] != training.get(names[up]) for up in ups):
             yield "in training it is read otherwise"
         if len({(up.mode, up.align_corners, str(up.scale_factor), str(up.size)) for up in ups}) > 1:
@@ -394,17 +449,69 @@ class _Rewriting:
 
     def _made(self, upsample, conv, pads):
         """Make the new module of a convolution."""
-        alone = conv.kernel_size == conv.stride == (1, 1) and conv.padding in ("valid", "same", (0, 0)) and not pads
-        if alone and self.to == "conv_transpose":
+        conv = _without_norms(conv)
+        plain = isinstance(conv, CONVS) and (conv.padding in ("valid", "same") or set(conv.padding) == {0})
+        if plain and set(conv.kernel_size) == set(conv.stride) == {1} and not pads and self.to == "conv_transpose":
             expect(upsample, nn.Upsample, "upsample")
-            expect(conv, nn.Conv2d, "conv")
+            expect(conv, CONVS, "conv")
             return nn.Sequential(OrderedDict(conv=copied(conv), upsample=copied(upsample)))
         if upsample.scale_factor is None:
             raise ValueError(
                 f"upsample has size={upsample.size} and so no scale of its own: give it a scale_factor (or call "
                 "upsample_conv_to_conv_transpose with input_size)"
             )
-        return assembled(pair_steps(upsample, conv, None, pads, self.to == "subpixel"), conv)
+        return _like(assembled(pair_steps(upsample, conv, None, pads, self.to == "subpixel"), conv), conv)
+
+    # Pixel shuffles
+
+    def _shuffles(self):
+        """Exchange each pixel shuffle with the convolutions that it reads."""
+        steps = [step for step in self.watch.steps if isinstance(step.module, SHUFFLES)]
+        for shuffle in dict.fromkeys(step.module for step in steps):
+            row = self._row(self.watch.names[shuffle] or "(the model itself)", _describe(shuffle))
+            try:
+                self._exchange_shuffle(shuffle, row)
+            except (TypeError, ValueError) as error:
+                row["reason"] = str(error)
+
+    def _exchange_shuffle(self, shuffle, row):
+        if self.to != "conv_transpose":
+            raise ValueError(
+                "it is a pixel shuffle already" if self.to == "subpixel" else "it is no transposed convolution"
+            )
+        names, name = self.watch.names, self.watch.names[shuffle]
+        sources = [source and source[0] for source in self.watch.calls[shuffle]]
+        convs = list(dict.fromkeys(source.module for source in sources if source))
+        if isinstance(self.training, str):
+            raise ValueError(self.training)
+        for watch in (self.watch, self.training):
+            own = {conv: read for conv, read in _readers(watch, watch.convolutions).items() if name in read}
+            if own != {names[conv]: {name} for conv in convs} or None in watch.calls[watch.model.get_submodule(name)]:
+                raise ValueError("it reads more than convolutions, or what these give is read elsewhere, too")
+        if taken := self._taken() & {names[conv] for conv in convs}:
+            raise ValueError(f"its convolution {', '.join(taken)} became part of an Upsample")
+
+        def build(modules, dtype=None):
+            old = [modules[names[conv]] for conv in convs]
+            new = {
+                conv: _like(assembled(shuffle_steps(_without_norms(conv), modules[name]), conv), conv) for conv in old
+            }
+            return {modules[name]: nn.Identity(), **new}
+
+        new, reads = build(self.modules), [self.modules[names[conv]] for conv in convs]
+        row["was"] = f"{', '.join(dict.fromkeys(map(_describe, reads)))} + {row['was']}"
+        row.update(residual=0.0, became=", ".join(dict.fromkeys(_describe(new[conv]) for conv in reads)))
+        row.update(parameters_before=sum(map(_parameters, reads)))
+        row.update(parameters_after=sum(_parameters(new[conv]) for conv in reads))
+        calls = [
+            (
+                partial(nn.Sequential(source.module, shuffle), source.x),
+                partial(copied(new[self.modules[names[source.module]]]).eval(), source.x),
+            )
+            for source in sources
+            if source.x is not None
+        ]
+        self.changes.append(_Change(row, build, True, calls, tuple(names[conv] for conv in convs)))
 
 
 class _Calls(Watch):
@@ -413,19 +520,20 @@ class _Calls(Watch):
     def __init__(self, model, inputs):
         self.transposed = {}
         for name, layer in model.named_modules():
-            if isinstance(layer, TRANSPOSED):
+            if isinstance(layer, CONV_TRANSPOSES):
                 layer.register_forward_hook(partial(self._keep, name), with_kwargs=True)
         super().__init__(model, inputs)
 
     def _keep(self, name, layer, args, kwargs, output):
         x, size, passed = _called_with(args, kwargs)
-        self.transposed.setdefault(name, []).append((x.clone(), size, passed))
+        with torch._C.DisableTorchFunction():  # this is no reader
+            self.transposed.setdefault(name, []).append((x.clone(), size, passed))
 
 
-def _readers(watch):
-    """Say by the names of modules who reads the steps of each Upsample."""
+def _readers(watch, steps):
+    """Say by the names of modules who reads what the module of each step gives."""
     readers = {}
-    for step in watch.steps:
+    for step in steps:
         own = readers.setdefault(watch.names.get(step.module), set())
         own.update(watch.names.get(reader, reader) for reader, _ in step.readers)
     return readers
@@ -437,13 +545,15 @@ class _Judge:
     def __init__(self, model, inputs):
         self.inputs, self.model, self.dtype = inputs, copied(model), torch.float64
         self.before, self.noise, self.tolerance, self.bits = [], None, 1e-9, 2.0**-23
+        values = [value for value in [*model.parameters(), *inputs.tensors()] if not _is_whole(value)]
         try:
+            if any(value.is_complex() for value in values):
+                raise TypeError("double() leaves complex numbers as they are")
             self.model.double()
             self.expected = self._outputs([])
         except Exception:  # whatever the model's own code raises
             self.model, self.dtype = model, None
             self.expected = self._outputs([])
-            values = [value for value in [*model.parameters(), *inputs.tensors()] if value.is_floating_point()]
             self.bits = max([torch.finfo(value.dtype).eps for value in values], default=self.bits)
             if any(value.is_cuda and value.dtype == torch.float32 for value in values):
                 self.bits = max(self.bits, 2.0**-10)  # convolutions may use TF32
@@ -468,7 +578,7 @@ class _Judge:
         return self._search(self._search(kept, new[:middle], compare), new[middle:], compare)
 
     def _outputs(self, changes, called=None, factor=1.0):
-        model = exchanged(copied(self.model), changes, called)
+        model = exchanged(copied(self.model), changes, called, self.dtype)
         outputs = self.inputs.run(model, lambda x: x.to(self.dtype or x.dtype) * factor)
         return [value for value in tree_leaves(outputs) if isinstance(value, torch.Tensor)]
 
@@ -502,11 +612,14 @@ class _Judge:
         return self.noise
 
 
-def exchanged(model, changes, called=None):
-    """Make changes in a copy of the model; `called` gets the new modules, and whether each is called."""
+def exchanged(model, changes, called=None, dtype=None):
+    """Make changes in a copy of the model; `called` gets the new modules, and whether each is called.
+
+    `dtype` is the model's, where it was converted.
+    """
     modules, made = dict(model.named_modules()), {}
     for change in changes:
-        made |= change.build(modules)
+        made |= change.build(modules, dtype)
     for new in made.values() if called is not None else ():
         if not isinstance(new, nn.Identity):
             called[new] = False
@@ -518,13 +631,17 @@ def exchanged(model, changes, called=None):
     return made.get(model, model)
 
 
+def _is_whole(value):
+    return not value.is_floating_point() and not value.is_complex()
+
+
 def _largest(value):
-    return value.abs().nan_to_num(0, 0, 0).amax().item() if value.numel() and value.is_floating_point() else 0.0
+    return 0.0 if not value.numel() or _is_whole(value) else value.abs().nan_to_num(0, 0, 0).amax().item()
 
 
 def _distance(one, two):
     """Give the largest difference; infinite where not the same pixels are finite, or whole numbers are others."""
-    if not one.is_floating_point():
+    if _is_whole(one):
         return 0.0 if torch.equal(one, two) else math.inf
     if not torch.equal(one.isfinite(), two.isfinite()):
         return math.inf
@@ -540,12 +657,16 @@ class _Sized(nn.Sequential):
 
     def forward(self, input: torch.Tensor, output_size: list[int] | None = None) -> torch.Tensor:
         """Give the layer's own size, or that one, as far as the layer could."""
-        x = input if output_size is None else F.pad(input, [0, 1, 0, 1])  # a row of zeros uncovers `stride` rows more
+        axes = len(self.stride)
+        x = (
+            input if output_size is None else F.pad(input, [0, 1] * axes)
+        )  # a line of zeros uncovers `stride` lines more
         for step in self:
             x = step(x)
         if output_size is not None:
-            height = self._side(x.shape[-2], output_size[-2], 0)
-            x = x[..., :height, : self._side(x.shape[-1], output_size[-1], 1)].contiguous()
+            for axis in range(-axes, 0):
+                x = x.narrow(axis, 0, self._side(x.shape[axis], output_size[axis], axis))
+            x = x.contiguous()
         return x
 
     def _side(self, size: int, wanted: int, axis: int) -> int:
@@ -553,8 +674,7 @@ class _Sized(nn.Sequential):
         fixed = isinstance(wanted, int) and isinstance(least, int)  # not where torch.fx traces
         if fixed and (wanted < least or wanted >= least + self.stride[axis]):
             raise ValueError(
-                f"output_size is out of reach: axis {axis - 2} can have {least} to "
-                f"{least + self.stride[axis] - 1} pixels"
+                f"output_size is out of reach: axis {axis} can have {least} to {least + self.stride[axis] - 1} pixels"
             )
         return wanted
 
@@ -598,6 +718,14 @@ def _without_norms(layer):
     return layer
 
 
+def _like(new, old):
+    """Give a new module the settings of the layer that it stands for, which a model may read."""
+    for name in "in_channels out_channels kernel_size stride padding output_padding dilation groups".split():
+        if hasattr(old, name) and not hasattr(new, name):
+            setattr(new, name, getattr(old, name))
+    return new
+
+
 def _describe(layer):
     steps = [layer] if not isinstance(layer, nn.Sequential) else list(layer)
     return " + ".join(_name(step) for step in steps)
@@ -605,13 +733,13 @@ def _describe(layer):
 
 def _name(step):
     kind = type(step).__name__.lstrip("_").removeprefix("Parametrized")
-    if isinstance(step, (*TRANSPOSED, nn.Conv2d)):
+    if isinstance(step, (*CONV_TRANSPOSES, *CONVS)):
         kind += f" {'x'.join(map(str, step.kernel_size))}"
         if set(step.stride) != {1}:
             kind += f", stride {step.stride[0] if len(set(step.stride)) == 1 else step.stride}"
     elif isinstance(step, nn.Upsample):
         kind = f"{step.mode} Upsample"
-    elif isinstance(step, nn.ZeroPad2d):
+    elif PADS.get(type(step)) == "zeros":
         kind = "crop" if max(step.padding) <= 0 else "pad"
     return kind
 

@@ -1,4 +1,4 @@
-"""The ten upsampling blocks that the book compares, each an `nn.Sequential` of stock layers, and two initialisers.
+"""The ten upsampling blocks that the book compares, each an `nn.Sequential` of stock layers.
 
 A block maps (N, in_channels, H, W) to (N, out_channels, scale * H, scale * W). `BLOCKS` names them all.
 """
@@ -10,8 +10,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from upconv.book.common import checked_int
+from upconv.init import bilinear_, icnr_
 
-__all__ = ["BLOCKS", "FOLDED", "FoldedPair", "bilinear_", "icnr_", "upsampling_block"]
+__all__ = ["BLOCKS", "FOLDED", "FoldedPair", "upsampling_block"]
 
 # How nn.Conv2d draws its own weight: uniform, with a variance of 1 / (3 fan_in).
 _conv2d_default_ = partial(nn.init.kaiming_uniform_, a=5**0.5)
@@ -44,7 +45,8 @@ def upsampling_block(name, in_channels, out_channels, scale=2):
     Notes
     -----
     Odena, Dumoulin and Olah (2016) compare the transposed convolution with the resized input; the sub-pixel
-    convolution is that of Shi et al. (2016), arXiv:1609.05158. Sources of the initialisers: `icnr_`, `bilinear_`.
+    convolution is that of Shi et al. (2016), arXiv:1609.05158. Sources of the initialisers: `upconv.icnr_`,
+    `upconv.bilinear_`.
 
     Examples
     --------
@@ -103,110 +105,6 @@ class FoldedPair(nn.Module):
         if self.conv.weight.stride(1) == 1:  # channels_last
             kernel = kernel.contiguous(memory_format=torch.channels_last)
         return F.conv_transpose2d(x, kernel, self.conv.bias, self.scale, padding=1)
-
-
-def icnr_(tensor, scale, initializer=nn.init.kaiming_normal_):
-    """Fill the weight of a Conv2d before `nn.PixelShuffle(scale)` so that the two start as nearest upsampling.
-
-    The scale**2 kernels that become one output channel start equal. A bias has to start equal in the same groups.
-
-    Parameters
-    ----------
-    tensor : torch.Tensor, shape (out_channels * scale**2, in_channels, kernel height, kernel width)
-        The weight, changed in place.
-    scale : int
-        The `upscale_factor` of the `nn.PixelShuffle`, at least 1.
-    initializer : callable
-        Fills a weight of shape (out_channels, in_channels, kernel height, kernel width) in place.
-
-    Returns
-    -------
-    torch.Tensor
-        The same tensor.
-
-    Raises
-    ------
-    TypeError
-        If `scale` is not an int.
-    ValueError
-        If `scale` is below 1, or `tensor` does not have 4 dimensions with the first a multiple of scale**2.
-
-    Notes
-    -----
-    Aitken et al. (2017), "Checkerboard artifact free sub-pixel convolution", arXiv:1707.02937. `nn.PixelShuffle` reads
-    output channel c at (ry, rx) of each scale x scale cell from channel c * scale**2 + ry * scale + rx.
-
-    Examples
-    --------
-    >>> conv = nn.Conv2d(16, 8 * 2**2, kernel_size=3, padding=1)
-    >>> weight = icnr_(conv.weight, scale=2)
-    >>> bool((weight[0] == weight[3]).all()), bool((weight[3] == weight[4]).all())
-    (True, False)
-    """
-    scale = checked_int("scale", scale, at_least=1)
-    if tensor.dim() != 4 or tensor.shape[0] % scale**2:
-        raise ValueError(
-            f"tensor must have the shape (out_channels * {scale**2}, in_channels, kh, kw) for scale={scale}, "
-            f"not {tuple(tensor.shape)}"
-        )
-    with torch.no_grad():
-        kernels = initializer(tensor.new_empty(tensor.shape[0] // scale**2, *tensor.shape[1:]))
-        return tensor.copy_(kernels.repeat_interleave(scale**2, dim=0))
-
-
-def bilinear_(tensor, stride, initializer=nn.init.kaiming_normal_):
-    """Fill the weight of a ConvTranspose2d so that it starts as bilinear upsampling of a random 1x1 convolution.
-
-    So it is away from the border, with padding = (kernel_size - stride) / 2. The interpolation is that of
-    `nn.Upsample(scale_factor=stride, mode="bilinear", align_corners=False)`.
-
-    Parameters
-    ----------
-    tensor : torch.Tensor, shape (in_channels, out_channels, kernel_size, kernel_size)
-        The weight, changed in place, with kernel_size = 2 * stride - stride % 2.
-    stride : int
-        The stride of the layer, at least 1.
-    initializer : callable
-        Fills the 1x1 convolution's weight, of shape (out_channels, in_channels, 1, 1), in place.
-
-    Returns
-    -------
-    torch.Tensor
-        The same tensor.
-
-    Raises
-    ------
-    TypeError
-        If `stride` is not an int.
-    ValueError
-        If `stride` is below 1, or `tensor` does not have 4 dimensions with that kernel_size.
-
-    Notes
-    -----
-    Long, Shelhamer and Darrell (2015), arXiv:1411.4038, start their transposed convolutions from bilinear
-    interpolation channel by channel; the mixing of the channels by a 1x1 convolution is added here.
-
-    Examples
-    --------
-    >>> weight = bilinear_(torch.empty(1, 1, 4, 4), stride=2, initializer=nn.init.ones_)
-    >>> weight[0, 0] * 16
-    tensor([[1., 3., 3., 1.],
-            [3., 9., 9., 3.],
-            [3., 9., 9., 3.],
-            [1., 3., 3., 1.]])
-    """
-    stride = checked_int("stride", stride, at_least=1)
-    kernel_size = 2 * stride - stride % 2
-    if tensor.dim() != 4 or tensor.shape[2:] != (kernel_size, kernel_size):
-        raise ValueError(
-            f"tensor must have the shape (in_channels, out_channels, {kernel_size}, {kernel_size}) for "
-            f"stride={stride}, as kernel_size must be 2 * stride - stride % 2; it has {tuple(tensor.shape)}"
-        )
-    distance = torch.arange(kernel_size, dtype=tensor.dtype, device=tensor.device) - (kernel_size - 1) / 2
-    tent = 1 - distance.abs() / stride
-    with torch.no_grad():
-        conv_1x1 = initializer(tensor.new_empty(tensor.shape[1], tensor.shape[0], 1, 1))
-        return tensor.copy_(conv_1x1.transpose(0, 1) * torch.outer(tent, tent))
 
 
 # The builders: (in_channels, out_channels, scale), all checked, to an nn.Sequential.

@@ -20,6 +20,8 @@ __all__ = [
     "draw_matrix",
     "draw_network",
     "draw_phases",
+    "draw_rulers",
+    "draw_stamped_copies",
     "draw_summed_weights",
     "draw_unet",
 ]
@@ -242,6 +244,103 @@ def draw_phases(kernel_size, stride, padding=0):
                 row, column = (y + shift) % stride, (x + shift) % stride
                 colour = colours[row * stride + column]
                 drawing.square((left + x) * CELL, 22 + y * CELL, f"{row}{column}", fill=colour, opacity=0.45)
+    return drawing
+
+
+def draw_rulers(input_size, rulers):
+    """Draw where output pixels lie over the input's, a row for each layer; what tiles the input exactly is green.
+
+    Parameters
+    ----------
+    input_size : int
+        In pixels.
+    rulers : dict of str to list of float
+        For each layer's name the centres of its output pixels, at least two and equally far from each other, in input
+        pixels from the centre of the first one.
+
+    Returns
+    -------
+    Drawing
+    """
+    unit, top = 2 * CELL, CELL + 10
+    rows = {name: (centres, centres[1] - centres[0]) for name, centres in rulers.items()}
+    left = max(0, *(step / 2 - centres[0] - 0.5 for centres, step in rows.values())) * unit + 1
+    right = max(input_size - 0.5, *(centres[-1] + step / 2 for centres, step in rows.values()))
+    labels = left + (right + 0.5) * unit + 12
+    listed = "; ".join(f"{name}: {', '.join(f'{centre:.3g}' for centre in rulers[name])}" for name in rulers)
+    drawing = Drawing(
+        labels + 8 * max(map(len, rows)),
+        top + len(rows) * (CELL + 8),
+        f"{input_size} input pixels, and where output pixels lie over them, counted from the first one's centre. "
+        f"{listed}.",
+    )
+
+    def row(y, centres, step, fill, name):
+        for number, centre in enumerate(centres):
+            drawing.box(left + (centre - step / 2 + 0.5) * unit, y, step * unit, CELL, fill, opacity=0.35)
+            drawing.text(left + (centre + 0.5) * unit, y + CELL / 2 + 4.5, number)
+        drawing.text(labels, y + CELL / 2 + 4.5, name, anchor="start")
+
+    row(1, range(input_size), 1, GREY, f"input {input_size}")
+    for edge in range(input_size + 1):
+        drawing.parts.append(
+            f'<line x1="{left + edge * unit:g}" y1="{CELL + 1:g}" x2="{left + edge * unit:g}" y2="{drawing.height:g}" '
+            f'stroke="currentColor" stroke-opacity="0.6" stroke-dasharray="2 4"/>'
+        )
+    for index, (name, (centres, step)) in enumerate(rows.items()):
+        exact = abs(centres[0] - step / 2 + 0.5) + abs(centres[-1] + step / 2 + 0.5 - input_size) < 1e-9
+        row(top + index * (CELL + 8), centres, step, GREEN if exact else ORANGE, name)
+    return drawing
+
+
+def draw_stamped_copies(kernel_size, scale):
+    """Draw a convolution's stamp on each copy that nearest upsampling makes of one pixel, and the stamp they add up to.
+
+    A cell's colour says how many weights make that tap of the sum.
+
+    Parameters
+    ----------
+    kernel_size, scale : int
+        Of the convolution and the upsampling.
+
+    Returns
+    -------
+    Drawing
+    """
+    size, step = kernel_size + scale - 1, (kernel_size + scale - 1) * CELL + 30
+    copies = [(row, column) for row in range(scale) for column in range(scale)]
+    stamp = range(kernel_size)
+    weights = {
+        copy: {(copy[0] + y, copy[1] + x): (kernel_size - 1 - y, kernel_size - 1 - x) for y in stamp for x in stamp}
+        for copy in copies
+    }
+    counts = {(y, x): sum((y, x) in taps for taps in weights.values()) for y in range(size) for x in range(size)}
+    order = sorted(set(counts.values()))
+    listed = "; ".join(" ".join(str(counts[y, x]) for x in range(size)) for y in range(size))
+    drawing = Drawing(
+        (len(copies) + 1) * step - 30,
+        size * CELL + 64,
+        f"A kernel of {kernel_size} by {kernel_size} weights, mirrored, stamped on each of the {scale} by {scale} "
+        f"copies of a pixel, and the kernel of {size} by {size} taps that the stamps add up to. So many weights make "
+        f"each of its taps, row by row: {listed}.",
+    )
+    for index, copy in enumerate([*copies, None]):
+        left = index * step
+        drawing.text(left + size * CELL / 2, 16, f"copy {copy[0]}{copy[1]}" if copy else "sum: how many")
+        if index:
+            drawing.text(left - 15, 22 + size * CELL / 2 + 4.5, "+" if copy else "=")
+        for (y, x), count in counts.items():
+            colour = (*STAMPS, SKY, GREY)[order.index(count) % 6]
+            x0, y0, tap = left + x * CELL, 22 + y * CELL, weights[copy].get((y, x)) if copy else None
+            if copy and tap is None:
+                drawing.square(x0, y0, dashed=True, faded=True)
+            else:
+                name = "w" + "".join(map(str, tap)).translate(SUBSCRIPTS) if copy else count
+                drawing.square(x0, y0, name, fill=colour, opacity=0.45)
+    for index, count in enumerate(order):
+        x, y = index * 110, size * CELL + 36
+        drawing.square(x, y, fill=(*STAMPS, SKY, GREY)[index % 6], opacity=0.45)
+        drawing.text(x + CELL + 6, y + CELL / 2 + 4.5, f"{count} weight" + "s" * (count > 1), anchor="start")
     return drawing
 
 
