@@ -13,6 +13,8 @@ from upconv.arithmetic import (
     solve_conv_transpose,
 )
 from upconv.audit import audit
+from upconv.cost import macs, parameters
+from upconv.fold import upsample_conv_to_jump
 from upconv.graph import backend, fold_exported
 from upconv.init import bilinear_, icnr_
 from upconv.layers import (
@@ -40,14 +42,17 @@ __all__ = [
     "fold_exported",
     "icnr_",
     "is_upsample_conv",
+    "macs",
     "output_padding_for",
     "overlap_counts",
+    "parameters",
     "phase_gains",
     "pixel_shuffle_to_conv_transpose",
     "radial_spectrum",
     "rewrite",
     "solve_conv_transpose",
     "upsample_conv_to_conv_transpose",
+    "upsample_conv_to_jump",
     "upsample_conv_to_subpixel",
     "upsample_to_conv_transpose",
 ]

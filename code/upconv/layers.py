@@ -324,7 +324,7 @@ def pair_steps(upsample, conv, input_size=None, pads=(), subpixel=False):
     for pad in reversed(pads):
         sides = list(zip(pad.padding[::2], pad.padding[1::2], strict=True))[::-1]
         conv.padding, conv.padding_mode = padding_sum(conv.padding, conv.padding_mode, sides, PADS[type(pad)])
-    scale, size = _scale(upsample, input_size, axes)
+    scale, size = scale_of(upsample, input_size, axes)
     form = fold(upsample.mode, scale, conv)
     kernel, bias = form.kernel(working_copy(conv.weight)), None if conv.bias is None else conv.bias.detach()
     layer = new_layer(CONV_TRANSPOSES[axes - 1], kernel, bias, conv, **form.settings)
@@ -356,7 +356,7 @@ def as_convolution(layer, is_transposed):
     return layer
 
 
-def _scale(upsample, input_size, axes):
+def scale_of(upsample, input_size, axes):
     """Give the scale on each axis, and the only input size it holds for, if there is one."""
     size = None
     if upsample.size is not None and upsample.scale_factor is not None:
@@ -404,6 +404,7 @@ def _subpixel(layer):
     kernel = kernel.permute(0, 2, *range(4, 4 + 2 * axes, 2), 1, *range(3, 3 + 2 * axes, 2))
     kernel = kernel.flatten(0, 1 + axes)  # of (groups, out / groups, s1, s2, ..., in / groups, T1, T2, ...)
     even = all(before == after >= 0 for before, after in pads)
+    stock = axes == 2 and len(set(layer.stride)) == 1
     conv = new_layer(
         CONVS[axes - 1],
         kernel,
@@ -412,7 +413,6 @@ def _subpixel(layer):
         padding=tuple(before for before, _ in pads) if even else 0,
     )
     grown, cut = ([(0, 0)] * axes if even else _sided(pads, sign) for sign in (1, -1))
-    stock = axes == 2 and len(set(layer.stride)) == 1
     return OrderedDict(
         pad=pad_layer("Zero", grown),
         cut=crop_layer(cut),

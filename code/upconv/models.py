@@ -22,6 +22,7 @@ from upconv._interpolation import PADS
 from upconv._layers import CONV_TRANSPOSES, CONVS, assembled, expect
 from upconv._recording import SHUFFLES, Inputs, Report, Watch, copied, follow, is_convolution
 from upconv.arithmetic import Ints
+from upconv.cost import parameters
 from upconv.layers import conv_transpose_to_subpixel, pair_steps, shuffle_steps, upsample_to_conv_transpose
 from upconv.projection import conv_transpose_to_upsample_conv, is_upsample_conv
 
@@ -263,7 +264,7 @@ class _Rewriting:
 
     def _transposed(self, name, fit):
         layer, calls = self.modules[name], self.calls.get(name, [])
-        row = self._row(name or "(the model itself)", _describe(layer), parameters_before=_parameters(layer))
+        row = self._row(name or "(the model itself)", _describe(layer), parameters_before=parameters(layer))
         if self.to == "conv_transpose":
             row["reason"] = "it is a transposed convolution already"
         elif self.inputs and not calls:
@@ -294,7 +295,7 @@ class _Rewriting:
         if self.to == "upsample_conv" and "residual" not in fit:
             fit = dict(residual=conv_transpose_to_upsample_conv(plain, **self.options)[1])
         [new] = build(self.modules).values()
-        row.update(became=_describe(new), parameters_after=_parameters(new), residual=0.0)
+        row.update(became=_describe(new), parameters_after=parameters(new), residual=0.0)
         row.update({key: fit[key] for key in ("residual", "reason", "max_difference") if key in fit})
         row["max_difference"] = None if exact else row["max_difference"]
         both = copied(layer).eval(), copied(new).eval()
@@ -387,8 +388,8 @@ class _Rewriting:
             counted |= set(read)
             row["was"] += f" + {', '.join(dict.fromkeys(map(_describe, read)))}"
             row.update(residual=0.0, became=", ".join(dict.fromkeys(_describe(new[conv]) for conv in read)))
-            row["parameters_before"] = sum(map(_parameters, own))
-            row["parameters_after"] = sum(_parameters(new[conv]) for conv in own)
+            row["parameters_before"] = sum(map(parameters, own))
+            row["parameters_after"] = sum(parameters(new[conv]) for conv in own)
             calls = [
                 (partial(nn.Sequential(step.module, *pads, conv), step.x), partial(copied(new[conv]).eval(), step.x))
                 for step in steps
@@ -416,7 +417,7 @@ class _Rewriting:
         except (TypeError, ValueError) as error:
             row["reason"] = "; ".join(dict.fromkeys([row["reason"], str(error)]))
             return
-        row.update(residual=0.0, became=_describe(new), parameters_before=0, parameters_after=_parameters(new))
+        row.update(residual=0.0, became=_describe(new), parameters_before=0, parameters_after=parameters(new))
         calls = [[partial(one, step.x) for one in (upsample, copied(new).eval())] for step in steps]
         self.changes.append(_Change(row, build, True, calls))
 
@@ -501,8 +502,8 @@ class _Rewriting:
         new, reads = build(self.modules), [self.modules[names[conv]] for conv in convs]
         row["was"] = f"{', '.join(dict.fromkeys(map(_describe, reads)))} + {row['was']}"
         row.update(residual=0.0, became=", ".join(dict.fromkeys(_describe(new[conv]) for conv in reads)))
-        row.update(parameters_before=sum(map(_parameters, reads)))
-        row.update(parameters_after=sum(_parameters(new[conv]) for conv in reads))
+        row.update(parameters_before=sum(map(parameters, reads)))
+        row.update(parameters_after=sum(parameters(new[conv]) for conv in reads))
         calls = [
             (
                 partial(nn.Sequential(source.module, shuffle), source.x),
@@ -742,10 +743,6 @@ def _name(step):
     elif PADS.get(type(step)) == "zeros":
         kind = "crop" if max(step.padding) <= 0 else "pad"
     return kind
-
-
-def _parameters(module):
-    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def _times(calls, rounds=7):

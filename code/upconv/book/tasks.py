@@ -14,15 +14,15 @@ from scipy.ndimage import minimum_filter
 from skimage.metrics import structural_similarity
 from torch.nn import functional as F
 from torch.utils._pytree import tree_map
-from torch.utils.flop_counter import FlopCounterMode
 
 from upconv.book import pets, scenes
 from upconv.book.blocks import BLOCKS
-from upconv.book.common import DELAY, check_choice, checked_int, mode, progress_bar
+from upconv.book.common import DELAY, check_choice, checked_int, progress_bar
 from upconv.book.data import FULL_SHA256, MINI_SHA256, fashion_mnist
 from upconv.book.models import Autoencoder, SuperResolution, UNet
 from upconv.book.photographs import PHOTOGRAPHS, photograph_crops
 from upconv.book.training import psnr, reconstruct
+from upconv.cost import macs, parameters
 from upconv.phases import checkerboard_energy
 
 __all__ = [
@@ -103,9 +103,7 @@ class Task(NamedTuple):
         """
         decoder, example = self.decoder(model)
         example = tree_map(lambda tensor: tensor.to(next(decoder.parameters())), example)
-        with FlopCounterMode(display=False) as counter, torch.no_grad(), mode(decoder, training=False):
-            decoder(example)
-        return sum(parameter.numel() for parameter in decoder.parameters()), counter.get_total_flops() // 2
+        return parameters(decoder), macs(decoder, (example,))
 
 
 def weight_shapes(build):
