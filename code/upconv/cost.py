@@ -70,7 +70,7 @@ def macs(
 
     Notes
     -----
-    Half the operations that `torch.utils.flop_counter.FlopCounterMode` counts. A Conv2d does k * k * in_channels /
+    Half the operations that `FlopCounterMode` of `torch.utils.flop_counter` counts. A Conv2d does k * k * in_channels /
     groups of them for each output pixel and output channel, a ConvTranspose2d k * k * out_channels / groups for each
     input pixel and input channel, where parts of the kernel may fall outside the output and count all the same.
 

@@ -55,7 +55,7 @@ def upsample_conv_to_jump(
     Returns
     -------
     torch.nn.Module
-        Maps (N, in_channels, *size) to what the two layers map it to, for every size and batch. It has parameters of
+        Maps (N, in_channels, ...) to what the two layers map it to, for every size and batch. It has parameters of
         its own, as many as `conv`, with the dtype, device, memory format and requires_grad of `conv`'s, and its
         train/eval flag. Trained, it stays a pair: to each value of its parameters belongs one of `conv`'s.
 
@@ -160,7 +160,7 @@ class _Jump(nn.Module):
         self.crop = crop_layer([(0, axis.crop) for axis in self.axes])
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map (N, in_channels, *size) to (N, out_channels, *output size)."""
+        """Map (N, in_channels, ...) to (N, out_channels, ...)."""
         sizes = [x.shape[dim] + axis.more for dim, axis in enumerate(self.axes, 2)]
         reaches = [axis.reach for axis in self.axes]
         sides = [(before, after + axis.more) for (before, after), axis in zip(reaches, self.axes, strict=True)]
