@@ -66,7 +66,7 @@ def folded_sites(model, *inputs):
 @pytest.mark.parametrize("axes", [1, 2, 3])
 def test_every_form_of_a_drawn_model_computes_the_same(axes):
     rewritten = dict.fromkeys(("conv_transpose", "subpixel", "upsample_conv"), 0)
-    for seed in range(24):
+    for seed in range(16):
         model, x = drawn(axes, seed)
         for to in ("conv_transpose", "subpixel"):
             result = rewrite(model, to, x, everything=to == "conv_transpose")
@@ -79,7 +79,7 @@ def test_every_form_of_a_drawn_model_computes_the_same(axes):
         rows = audit(model, x)
         assert not any("unsupported" in row["verdict"] for row in rows)
         assert all(len(row["stride"]) == axes for row in rows if row["kind"].startswith("ConvTranspose"))
-    assert min(rewritten.values()) >= 16, rewritten
+    assert min(rewritten.values()) >= 10, rewritten
 
 
 @pytest.mark.parametrize("axes", [1, 3])

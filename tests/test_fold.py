@@ -55,7 +55,7 @@ def drawn(axes, count):
 @pytest.mark.parametrize("axes", [1, 2, 3])
 def test_the_jump_form_is_the_pair_bit_for_bit(axes):
     exact = 0
-    for upsample, conv, x, expected in drawn(axes, 400):
+    for upsample, conv, x, expected in drawn(axes, 200):
         try:
             jump = upsample_conv_to_jump(upsample, conv)
         except ValueError as error:
@@ -65,7 +65,7 @@ def test_the_jump_form_is_the_pair_bit_for_bit(axes):
         found = jump(x)
         assert found.shape == expected.shape and torch.equal(found, expected), (upsample, conv)
         assert sum(p.numel() for p in jump.parameters()) == sum(p.numel() for p in conv.parameters())
-    assert exact > 370
+    assert exact > 180
 
 
 def test_there_are_as_many_products_as_taps():
