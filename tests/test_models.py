@@ -513,6 +513,8 @@ def test_an_upsample_alone_becomes_a_layer_on_request(case):
     left, result = (rewrite(model, "conv_transpose", X, everything=everything) for everything in (False, True))
     [row] = [row for row in result.report if row["name"] == "u"]
     assert (row["became"] is None) == (became is None) and (became or "") in (row["became"] or "")
+    if became is None:
+        assert ("align_corners=True" if case == "aligned" else "other numbers of channels") in row["reason"]
     assert next(row for row in left.report if row["name"] == "u")["became"] is None
     assert any(isinstance(module, nn.Upsample) for module in result.model.modules()) == (became is None)
     assert not any(p.requires_grad for p in result.model.u.parameters())
