@@ -18,15 +18,13 @@ def settings(tier):
     wanted += [(images, 2, ("conv_transpose_4x4", REFERENCE, BILINEAR)) for images in ("photographs", "garments")]
     found = []
     for images, convolutions, blocks in wanted:
-        which = dict(images=images, convolutions=convolutions)
         for task in (AUTOENCODER, SUPER_RESOLUTION):
+            which = dict(images=images, task=task.name, convolutions=convolutions)
             plain = variant_of(task, images, convolutions).tiers[tier]
             channels = " ".join(map(str, plain["channels"]))
             common = dict(channels=channels, steps=plain["steps"], batch_size=plain["batch_size"])
             found += [
-                dict(**which, task=task.name, upsampling=block, **common, learning_rate=rate)
-                for block in blocks
-                for rate in RATES
+                dict(**which, upsampling=block, **common, learning_rate=rate) for block in blocks for rate in RATES
             ]
     return found
 
