@@ -46,8 +46,8 @@ test-oldest:  ## Test the module with the oldest versions allowed; TORCH=2.13.0 
 		--deselect tests/test_models.py::test_published_models \
 		--deselect tests/test_layers.py::test_results_run_in_onnxruntime $(UNIT)
 
-bench: venv  ## Time the rewritten forms against the models as they are; ONLY="pair generator" for some
-	@$(BIN)/python -m tools.bench $(if $(ONLY),--only $(ONLY)) $(if $(CSV),--csv $(CSV))
+bench: venv  ## Time the forms of layers and models, and training steps; PART="layer" ONLY="64 512" for some, SAVE=1 for the table
+	@OMP_NUM_THREADS=1 $(BIN)/python -m tools.bench $(if $(PART),--part $(PART)) $(if $(ONLY),--name $(ONLY)) $(if $(SAVE),--save)
 
 sweeps: venv  ## Make the missing rows of the tables in data/results, in order; ONLY="schedules" for some, JOBS=2
 	@$(BIN)/python -m tools.sweeps $(ONLY) --jobs $(or $(JOBS),1)

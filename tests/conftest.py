@@ -9,6 +9,9 @@ from http.server import BaseHTTPRequestHandler
 import pytest
 import torch
 
+if not torch.cuda.is_available():  # the GPU's kernel runs in Triton's interpreter, which has to be known at its import
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
 
 @pytest.fixture(autouse=True)
 def seeded():

@@ -9,10 +9,12 @@ interpolation.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import math
 import re
 import sys
 from collections.abc import Callable
+from functools import partial
 from types import SimpleNamespace
 from typing import NamedTuple
 
@@ -21,11 +23,14 @@ from torch import fx, nn
 from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols, guard_or_false, statically_known_true
 from torch.fx.node import map_arg
 from torch.multiprocessing.reductions import StorageWeakRef
+from torch.nn import functional as F
 
 from upconv import _interpolation, _layers
 from upconv import _reading as read
 from upconv._reading import arguments_of, axes_of, base_name, changed_by, is_image, name_of, value_of
 from upconv.arithmetic import AXES, for_each_axis
+from upconv.fastest import Work, fastest, fits
+from upconv.fold import Jump, jump
 
 __all__ = ["Folding", "Kernel", "Site"]
 
@@ -44,7 +49,10 @@ def _composed(weight, span, form, transposed):
         return _layers.like_format(part, weight)
     training = torch.is_grad_enabled() and weight.requires_grad
     wide = part.to(torch.promote_types(part.dtype, torch.float32)) if training else _layers.working_copy(part)
-    return _layers.like_format(form.kernel(wide).to(weight.dtype), weight)
+    kernel = form.kernel(wide).to(weight.dtype)
+    if isinstance(form, _Fused):  # reads tap by tap, so taps are to be the outer axes in memory
+        return kernel.permute(2, 3, 0, 1).contiguous().permute(2, 3, 0, 1)
+    return _layers.like_format(kernel, weight)
 
 
 class _Composed(nn.Module):
@@ -56,6 +64,28 @@ class _Composed(nn.Module):
 
     def forward(self, weight):
         return _composed(weight, *self.settings)
+
+
+class _Fused(_interpolation.Fold):
+    """A fold that the kernel of `upconv.kernel` computes."""
+
+
+class _Jumps(nn.Module):
+    """Computes a jump form in the graph."""
+
+    def __init__(self, form):
+        super().__init__()
+        self.form = form._replace(pads=())
+
+    def forward(self, x, kernel, bias):
+        convolution, products = getattr(F, f"conv{len(self.form.axes)}d"), self.form.products(kernel)
+        settings = {which: (part, None if "1" in which else bias) for which, part in products.items()}
+        groups = self.form.groups
+        return self.form.apply(x, {n: partial(_convolution, convolution, *s, groups) for n, s in settings.items()})
+
+
+def _convolution(function, weight, bias, groups, x):
+    return function(x, weight, bias, groups=groups)
 
 
 class Kernel:
@@ -137,12 +167,14 @@ def _sites(parts):
 class Folding:
     """The pass over one graph, from operation to operation."""
 
-    def __init__(self, gm, inputs=None, constants=None, everything=False):
+    def __init__(self, gm, inputs=None, constants=None, everything=False, compiled=None):
         """Give the example inputs of a graph that Dynamo captured, or the constants of an exported one by name.
 
         With `everything`, upsampling that no convolution reads, and pixel shuffles, become transposed convolutions too.
+        `compiled` is None, or for the fastest of all forms whether inductor compiles the graph.
         """
         self.gm, self.graph, self.inputs, self.constants, self.everything = gm, gm.graph, inputs, constants, everything
+        self.compiled = compiled
         self.kernels = [] if constants is None else {}  # by name: of which weight, and the values
         self.parts, self.sites, self.made, self.emitted = {}, {}, {}, {}
         self.alias, self.removable, self.autocast, self.casts = {}, set(), [], {}  # casts: autocast at an upsampling
@@ -152,6 +184,8 @@ class Folding:
             return []  # inside torch.func's transforms values are not what the graph says
         self._share()
         for node in list(self.graph.nodes):
+            if node._erased:  # as part of an operation before it
+                continue
             switch = re.match("_*(set|enter|exit)_", base_name(node))  # of gradients, or autocast
             if switch:
                 self.parts.clear()
@@ -375,7 +409,46 @@ class Folding:
         parts = self._padded(parts, padding, "zeros") or []
         parts = [part._replace(span=tuple(map(int, part.span)) if conv.groups == 1 else (None,)) for part in parts]
         parts = [self._formed(part, conv) for part in parts]
+        if self.compiled is not None and any(part.form for part in parts):
+            parts = self._fastest(node, parts, conv)
         return self._replace(node, parts, conv, bias) if any(part.up for part in parts) else None
+
+    def _fastest(self, node, parts, conv):
+        """Choose the parts' forms by the rule."""
+        shape, weight = value_of(node).shape, value_of(conv.weight)
+        own, before = weight.numel() // math.prod(conv.kernel_size), math.prod((shape[0], *shape[2:]))
+        formed = [part for part in parts if part.form]
+        x, jumps, folded, least, pixels = value_of(formed[0].up.x), {}, 0, 0, 0
+        for part in parts:
+            share = own if part.span == (None,) else own * (part.span[1] - part.span[0]) // weight.shape[1]
+            if part.form:
+                sides = zip(conv.dilation, conv.kernel_size, part.form.axes, strict=True)
+                image = value_of(part.up.x)
+                image = image.shape[0] * math.prod(image.shape[2:])
+                pixels += image
+                folded += image * share * math.prod(d * (k - 1) + len(axis.taps) for d, k, axis in sides)
+                least += image * share * math.prod(conv.kernel_size)
+                with contextlib.suppress(ValueError):
+                    settings = SimpleNamespace(**vars(conv), padding=part.padding, padding_mode=part.padding_mode)
+                    jumps[part] = jump(part.up.mode, part.up.scale, settings)
+            elif part.up is None:
+                folded += before * share * math.prod(conv.kernel_size)
+                least += before * share * math.prod(conv.kernel_size)
+        kept = self._is_kept(conv.weight, self.graph.find_nodes(op="placeholder")) or self._is_frozen(conv.weight)
+        inside = all(fits(value_of(part.up.x), weight, conv.groups, max(conv.dilation)) for part in formed)
+        numbers = before * weight.numel(), folded, least * (len(jumps) == len(formed)), pixels
+        # dynamic sizes are as this example has them
+        macs, folded, least, pixels = (n if isinstance(n, int) else n.node.hint for n in numbers)
+        work = Work(x.device, x.dtype, weight.shape[1], macs, folded, least, inside, self.compiled, kept, pixels)
+        form, why = fastest(work)
+        if form == "jump":
+            return [part._replace(form=jumps.get(part)) for part in parts]
+        if form == "fused":
+            return [part._replace(form=part.form and _Fused(*part.form)) for part in parts]
+        if form == "conv_transpose":
+            return parts
+        self._refuse(formed, why if form == "as it is" else f"{why}: use upconv.rewrite(model, 'subpixel')")
+        return [part._replace(up=None, form=None) for part in parts]
 
     def _settings(self, node, base):
         """Read a convolution with stride 1, or a transposed one as such: input, bias, padding, settings or a reason."""
@@ -409,7 +482,7 @@ class Folding:
         self.conv, self.count, total = node, 0, None
         with self.graph.inserting_before(node):
             for part in parts:
-                made = self._made(part, conv, bias if total is None else None)
+                made = self._made(part, conv, bias if total is None else None, len(parts) == 1)
                 total = made if total is None else self._emit(aten.add.Tensor, total, made)
             total = self._in_format(total, value_of(node))
         shape = value_of(node).shape
@@ -508,18 +581,22 @@ class Folding:
             self._refuse([part], str(error))
         return part._replace(up=None)
 
-    def _made(self, part, conv, bias):
-        """Emit the convolution of a part."""
+    def _made(self, part, conv, bias, single=False):
+        """Emit the convolution of a part; `single` if it is the whole."""
         kernel = self._kernel(conv.weight, part.span, part.form, conv.transposed)
         x, ones = part.up.emit() if part.up else part.node, [1] * len(conv.kernel_size)
         x = self._emit(aten.to.dtype, x, part.dtype) if part.dtype not in (None, value_of(x).dtype) else x
         if part.form:
             for pad in part.form.pads:
                 x = self._pad(x, pad.padding, _interpolation.PADS[type(pad)])
+            self.count += value_of(x)[:, 0].numel() * value_of(kernel).numel()
+            if isinstance(part.form, Jump):
+                return self._emit(_Jumps(part.form), x, kernel, bias)
             stride, padding, output_padding = map(list, part.form.settings.values())
             args = x, kernel, bias, stride, padding, output_padding, conv.groups, ones
-            self.count += value_of(x).numel() * value_of(kernel)[0].numel()
             crop = [-side for axis in reversed(part.form.crop) for side in axis]
+            if isinstance(part.form, _Fused):
+                return self._pad(self._fused(x, *args[1:6], single and not any(crop)), crop)
             operation = getattr(aten, f"conv_transpose{len(ones)}d")
             operation = getattr(operation, operation.overloads()[0])
             return self._pad(self._emit(operation, *args), crop)
@@ -538,8 +615,26 @@ class Folding:
             return self._emit(node.target, *args, **kwargs, value=_layers.like_format(value_of(self.conv), value_of(y)))
         return y
 
+    def _fused(self, x, kernel, bias, stride, padding, output_padding, single):
+        """Emit the kernel of `upconv.kernel`, and with it a ReLU that alone reads the convolution."""
+        from upconv.kernel import empty_result  # noqa: PLC0415 - it needs triton
+
+        [relu, *others] = self.conv.users or [None]
+        joined = single and not others and relu is not None and base_name(relu) in ("relu", "relu_")
+        if joined:
+            relu.replace_all_uses_with(self.conv)
+            self.graph.erase_node(relu)
+        value = empty_result(value_of(x), value_of(kernel), stride, padding, output_padding)
+        operation, activation = torch.ops.upconv.conv_transpose2d.default, "relu" if joined else "none"
+        return self._emit(operation, x, kernel, bias, stride, padding, output_padding, activation, value=value)
+
     def _emit(self, target, *args, value=None, **kwargs):
-        node = self.graph.call_function(target, args, kwargs)
+        if isinstance(target, nn.Module):
+            name = f"upconv_step_{len(self.graph.nodes)}"
+            self.gm.add_module(name, target)
+            node = self.graph.call_module(name, args, kwargs)
+        else:
+            node = self.graph.call_function(target, args, kwargs)
         node.meta = {key: value for key, value in self.conv.meta.items() if key not in ("example_value", "val")}
         if value is None:
             with contextlib.ExitStack() as stack:
@@ -626,6 +721,12 @@ class Folding:
         given = self.inputs[inputs.index(weight)]
         return type(given) in (torch.Tensor, nn.Parameter) and not (torch.is_grad_enabled() and given.requires_grad)
 
+    def _is_frozen(self, weight):
+        """Whether inductor will compute what the graph composes of a weight, and keep that."""
+        if weight.op != "get_attr" or not self.compiled or torch.is_grad_enabled():
+            return False
+        return importlib.import_module("torch._inductor.config").freezing
+
     def _constant(self, node):
         """Compute what depends on an exported program's weights alone, always alike; None for what does not."""
         if self._root(node) in self.changed or torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
@@ -661,10 +762,13 @@ class Folding:
         rest = f" + Conv{axes}d of the other {other}" * any(part.up is None for part in parts)
         for part in (part for part in parts if part.up):
             text = f"Conv{axes}d {'x'.join('1' * axes)} before the upsampling"
-            if part.form:
+            if isinstance(part.form, Jump):
+                text = f"jump form of Conv{axes}d {'x'.join(map(str, conv.kernel_size))}"
+            elif part.form:
                 sides, scale = zip(conv.dilation, conv.kernel_size, part.form.axes, strict=True), part.form.scale
                 size = "x".join(str(d * (k - 1) + len(axis.taps)) for d, k, axis in sides)
                 text = f"ConvTranspose{axes}d {size}, stride {scale[0] if len(set(scale)) == 1 else scale}"
+                text += ", in one kernel" * isinstance(part.form, _Fused)
             for site in part.up.sites:
                 site.became.append(text + rest)
             part.up.sites[0].macs += [counts] if counts and all(isinstance(count, int) for count in counts) else []

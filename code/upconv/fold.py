@@ -15,7 +15,7 @@ import torch
 from torch import fx, nn
 from torch.nn import functional as F
 
-from upconv._interpolation import fold
+from upconv._interpolation import fold, padding_sides
 from upconv._layers import (
     CONV_TRANSPOSES,
     CONVS,
@@ -81,38 +81,54 @@ def upsample_conv_to_jump(
     >>> jump(torch.zeros(1, 8, 16, 16)).shape, sum(p.numel() for p in jump.parameters())
     (torch.Size([1, 4, 32, 32]), 292)
     """
+    return jump_module(upsample, conv, input_size)
+
+
+def jump_module(upsample, conv, input_size=None, between=()):
+    """Do `upsample_conv_to_jump`, with padding layers between the two."""
     expect(upsample, nn.Upsample, "upsample")
     expect(conv, CONVS + CONV_TRANSPOSES, "conv")
-    settings = as_convolution(eval_settings(conv), isinstance(conv, CONV_TRANSPOSES))
+    settings = as_convolution(eval_settings(conv), isinstance(conv, CONV_TRANSPOSES), between)
     scale, size = scale_of(upsample, input_size, len(settings.kernel_size))
-    if not upsample.mode.startswith("nearest"):
+    form = jump(upsample.mode, scale, settings)
+    steps = OrderedDict(check=InputSize(*size)) if size else OrderedDict()
+    steps |= {f"pad{i}": pad for i, pad in enumerate(form.pads)} | dict(jump=_Jump(settings, form))
+    return (nn.Sequential(steps) if len(steps) > 1 else steps["jump"]).train(conv.training)
+
+
+def jump(mode, scale, conv):
+    """Write nearest upsampling and a convolution in the jump form; what has none is a ValueError.
+
+    `conv` has the settings of a convolution with stride 1; its padding may be (before, after) for each axis.
+    """
+    if not mode.startswith("nearest"):
         raise ValueError(
-            f'upsample has mode="{upsample.mode}", which leaves no constant blocks: the jump form is one of nearest '
+            f'upsample has mode="{mode}", which leaves no constant blocks: the jump form is one of nearest '
             "upsampling; use upsample_conv_to_conv_transpose"
         )
-    if any(d > 1 and k > 1 for d, k in zip(settings.dilation, settings.kernel_size, strict=True)):
+    if any(d > 1 and k > 1 for d, k in zip(conv.dilation, conv.kernel_size, strict=True)):
         raise ValueError(
-            f"conv has dilation={settings.dilation}: windows with gaps see jumps that their taps do not, so the jump "
+            f"conv has dilation={conv.dilation}: windows with gaps see jumps that their taps do not, so the jump "
             "form saves nothing; use upsample_conv_to_conv_transpose"
         )
-    pads = fold(upsample.mode, scale, settings).pads if settings.padding_mode != "zeros" else []
+    pads = fold(mode, scale, conv).pads if conv.padding_mode != "zeros" else []
+    paddings = padding_sides(conv.padding, conv.kernel_size, conv.dilation)
     for pad in pads:
         sides = list(zip(pad.padding[::2], pad.padding[1::2], strict=True))[::-1]
-        settings.padding = [
-            (before - s * b, after - s * a)
-            for (before, after), s, (b, a) in zip(settings.padding, scale, sides, strict=True)
+        paddings = [
+            (before - s * b, after - s * a) for (before, after), s, (b, a) in zip(paddings, scale, sides, strict=True)
         ]
-    steps = OrderedDict(check=InputSize(*size)) if size else OrderedDict()
-    steps |= {f"pad{i}": pad for i, pad in enumerate(pads)} | dict(jump=_Jump(settings, scale))
-    return (nn.Sequential(steps) if len(steps) > 1 else steps["jump"]).train(conv.training)
+    axes = zip(scale, conv.kernel_size, paddings, strict=True)
+    return Jump(tuple(_axis(*settings) for settings in axes), conv.groups, tuple(pads))
 
 
 class _Axis(NamedTuple):
     """Which jumps the phases of an axis see."""
 
     scale: int
-    bases: list  # of each phase: the pixel that its taps' sum is multiplied with
-    jumps: list  # (phase, place): the jump from pixel place - 1 to pixel place
+    bases: tuple  # of each phase: the pixel that its taps' sum is multiplied with
+    jumps: tuple  # (phase, place): the jump from pixel place - 1 to pixel place
+    signs: tuple  # for the taps' sum and each jump: which taps count, and their sign
     more: int  # blocks of the output beyond the input's pixels
     crop: int  # pixels of the last block that are none
 
@@ -123,49 +139,58 @@ class _Axis(NamedTuple):
         return max([0, *(1 - place for place in places), *(-b for b in self.bases)]), max([0, *places, *self.bases])
 
 
-def _axis(scale, kernel_size, before, after):
-    """Give an axis, and for the taps' sum and each jump which taps count, with a sign: (1 + jumps, kernel size)."""
-    bases, jumps, signs = [], [], [[1.0] * kernel_size]
+def _axis(scale, kernel_size, padding):
+    bases, jumps, signs = [], [], [(1.0,) * kernel_size]
     for phase in range(scale):
-        pixels = [(phase + tap - before) // scale for tap in range(kernel_size)]
+        pixels = [(phase + tap - padding[0]) // scale for tap in range(kernel_size)]
         bases.append(min(max(0, pixels[0]), pixels[-1]))
         for place in range(pixels[0] + 1, pixels[-1] + 1):
             jumps.append((phase, place))
-            signs.append([float(p >= place) if place > bases[-1] else -float(p < place) for p in pixels])
-    longer = before + after - kernel_size + 1
+            signs.append(tuple(float(p >= place) if place > bases[-1] else -float(p < place) for p in pixels))
+    longer = sum(padding) - kernel_size + 1
     more = -(-longer // scale)
-    return _Axis(scale, bases, jumps, more, scale * more - longer), torch.tensor(signs, dtype=torch.float64)
+    return _Axis(scale, tuple(bases), tuple(jumps), tuple(signs), more, scale * more - longer)
 
 
-class _Jump(nn.Module):
-    """The products, `products`, by the axes along which they take differences: "00", "01", ..."""
+class Jump(NamedTuple):
+    """Nearest upsampling and a stride-1 convolution after it, as pads, products and sums."""
 
-    def __init__(self, conv, scale):
-        super().__init__()
-        self.axes, self.products, self.groups = [], nn.ModuleDict(), conv.groups
-        weight = working_copy(conv.weight)
-        for dim, settings in enumerate(zip(scale, conv.kernel_size, conv.padding, strict=True), 2):
-            axis, signs = _axis(*settings[:2], *settings[2])
-            self.axes.append(axis)
-            weight = (weight.movedim(dim, -1) @ signs.to(weight).T).movedim(-1, dim)
-        for which in itertools.product((0, 1), repeat=len(scale)):
+    axes: tuple[_Axis, ...]
+    groups: int
+    pads: tuple  # layers that come first
+
+    def kernel(self, weight):
+        """Give the products' weights, (out, in / groups, 1 + jumps, ...): a differentiable function of the weight."""
+        for dim, axis in enumerate(self.axes, 2):
+            taps = weight.unbind(dim)
+            weight = torch.stack(
+                [sum(s * t for s, t in zip(signs, taps, strict=True) if s) for signs in axis.signs], dim
+            )
+        return weight
+
+    def products(self, kernel):
+        """Cut them up by the axes along which a product takes differences: weights of 1x1 convolutions.
+
+        Returns
+        -------
+        dict of str to torch.Tensor
+            "00", "01", ...: (groups * terms * out / groups, in / groups, 1, ...).
+        """
+        parts = {}
+        for which in itertools.product((0, 1), repeat=len(self.axes)):
             if all(axis.jumps or not differs for axis, differs in zip(self.axes, which, strict=True)):
-                part = weight[(..., *(slice(1, None) if differs else slice(1) for differs in which))]
+                part = kernel[(..., *(slice(1, None) if differs else slice(1) for differs in which))]
                 part = part.flatten(2).unflatten(0, (self.groups, -1)).permute(0, 3, 1, 2).flatten(0, 2)
-                part = part.unflatten(
-                    1, (-1, *(1,) * len(scale))
-                )  # (groups * terms * out / groups, in / groups, 1, ...)
-                bias = None if conv.bias is None or any(which) else conv.bias.detach()
-                self.products["".join(map(str, which))] = new_layer(CONVS[len(scale) - 1], part, bias, conv)
-        self.crop = crop_layer([(0, axis.crop) for axis in self.axes])
+                parts["".join(map(str, which))] = part.unflatten(1, (-1, *(1,) * len(self.axes)))
+        return parts
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map (N, in_channels, ...) to (N, out_channels, ...)."""
+    def apply(self, x, products):
+        """Compute it of x, (N, in_channels, ...), by these convolutions: functions by the names of `products`."""
         sizes = [x.shape[dim] + axis.more for dim, axis in enumerate(self.axes, 2)]
         reaches = [axis.reach for axis in self.axes]
         sides = [(before, after + axis.more) for (before, after), axis in zip(reaches, self.axes, strict=True)]
         x, maps = F.pad(x, [side for both in reversed(sides) for side in both]), {}
-        for which, product in self.products.items():
+        for which, product in products.items():
             image = x
             for dim, (differs, axis, size, (before, _)) in enumerate(
                 zip(which, self.axes, sizes, reaches, strict=True), 2
@@ -189,6 +214,11 @@ class _Jump(nn.Module):
         y = _interleaved([maps[phases] for phases in sorted(maps)], [axis.scale for axis in self.axes])
         return y if self.crop is None else self.crop(y)
 
+    @property
+    def crop(self):
+        """The layer that removes what is none of the last block; None if nothing is."""
+        return crop_layer([(0, axis.crop) for axis in self.axes])
+
     def _summed(self, maps, key, place, phase, size, before):
         """Add up, for one phase of an axis, the sum of the taps and the jumps that it sees."""
         axis, dim = self.axes[place], 2 + place
@@ -197,6 +227,21 @@ class _Jump(nn.Module):
             if own == phase:
                 total = total + maps[(*key[:place], term, *key[place + 1 :])].narrow(dim, where + before - 1, size)
         return total
+
+
+class _Jump(nn.Module):
+    """The products, `products`, by the axes along which they take differences: "00", "01", ..."""
+
+    def __init__(self, conv, form):
+        super().__init__()
+        self.form, self.products = form._replace(pads=()), nn.ModuleDict()
+        for which, part in form.products(form.kernel(working_copy(conv.weight))).items():
+            bias = None if conv.bias is None or "1" in which else conv.bias.detach()
+            self.products[which] = new_layer(CONVS[len(which) - 1], part, bias, conv)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map (N, in_channels, ...) to (N, out_channels, ...)."""
+        return self.form.apply(x, self.products)
 
 
 @fx.wrap  # which has no memory formats where it traces

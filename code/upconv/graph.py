@@ -38,9 +38,10 @@ def backend(
         Both as `torch.compile` gives them.
     options : dict, optional
         `inner`: what compiles the folded graph, "inductor" (the default), "aot_eager" or "eager". `to`: the form,
-        "conv_transpose". `everything`: whether upsampling that no convolution reads, and a convolution with a pixel
-        shuffle after it, become transposed convolutions, too, which gains nothing by itself; False by default. All
-        others are inductor's own.
+        "conv_transpose" (the default), or "fastest": for each upsampling the one that the rule of
+        `upconv.fastest.fastest` chooses. `everything`: whether upsampling that no convolution reads, and a convolution
+        with a pixel shuffle after it, become transposed convolutions, too, which gains nothing by itself; False by
+        default. All others are inductor's own.
     mode : str, optional
         Inductor's own, as in `torch.compile`.
 
@@ -87,7 +88,7 @@ def backend(
     everything = options.pop("everything", False)
     for name, value, accepted in (
         ("inner", inner, ("inductor", "aot_eager", "eager")),
-        ("to", to, ("conv_transpose",)),
+        ("to", to, ("conv_transpose", "fastest")),
         ("everything", everything, (True, False)),
     ):
         if value not in accepted:
@@ -95,7 +96,7 @@ def backend(
     if inner != "inductor" and (options or mode):
         raise ValueError(f"options: {', '.join(options) or 'mode'} is not known with inner={inner!r}")
     settings = {}
-    gm, sites, kernels = folded_copy(gm, example_inputs, everything)
+    gm, sites, kernels = folded_copy(gm, example_inputs, everything, inner == "inductor" if to == "fastest" else None)
     for site in sites:
         logger.info("%s", site)
     if options or mode:
@@ -187,7 +188,10 @@ def fold_exported(program: ExportedProgram, *, everything: bool = False) -> Expo
 
 
 def folded_copy(
-    gm: fx.GraphModule, example_inputs: list[Any] | None = None, everything: bool = False
+    gm: fx.GraphModule,
+    example_inputs: list[Any] | None = None,
+    everything: bool = False,
+    compiled: bool | None = None,
 ) -> tuple[fx.GraphModule, list[Site], list[Kernel]]:
     """Fold a copy of Dynamo's graph (which it reads again itself), and say what became of each upsampling.
 
@@ -200,6 +204,8 @@ def folded_copy(
         the graph composes the kernels; the others are buffers of the copy.
     everything : bool
         As in `backend`.
+    compiled : bool, optional
+        For the fastest of all forms: whether inductor compiles the copy.
 
     Returns
     -------
@@ -216,8 +222,8 @@ def folded_copy(
     sites = []
     for name, child in gm.named_children():  # the bodies of checkpoints and the like
         if isinstance(child, fx.GraphModule):
-            body, inside, _ = folded_copy(child, None, everything)
+            body, inside, _ = folded_copy(child, None, everything, compiled)
             gm.add_module(name, body)
             sites += inside
-    folding = Folding(gm, example_inputs, None, everything)
+    folding = Folding(gm, example_inputs, None, everything, compiled)
     return gm, sites + folding.run(), folding.kernels

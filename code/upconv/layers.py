@@ -319,11 +319,8 @@ def pair_steps(upsample, conv, input_size=None, pads=(), subpixel=False):
     """Give the steps of a pair's other form by name, for `assembled`; with padding layers between the two."""
     expect(upsample, nn.Upsample, "upsample")
     expect(conv, CONVS + CONV_TRANSPOSES, "conv")
-    conv = as_convolution(eval_settings(conv), isinstance(conv, CONV_TRANSPOSES))
+    conv = as_convolution(eval_settings(conv), isinstance(conv, CONV_TRANSPOSES), pads)
     axes = len(conv.kernel_size)
-    for pad in reversed(pads):
-        sides = list(zip(pad.padding[::2], pad.padding[1::2], strict=True))[::-1]
-        conv.padding, conv.padding_mode = padding_sum(conv.padding, conv.padding_mode, sides, PADS[type(pad)])
     scale, size = scale_of(upsample, input_size, axes)
     form = fold(upsample.mode, scale, conv)
     kernel, bias = form.kernel(working_copy(conv.weight)), None if conv.bias is None else conv.bias.detach()
@@ -336,23 +333,27 @@ def pair_steps(upsample, conv, input_size=None, pads=(), subpixel=False):
     )
 
 
-def as_convolution(layer, is_transposed):
-    """Give the settings of a stride-1 convolution, or of a transposed one as a convolution; padding by sides."""
+def as_convolution(layer, is_transposed, pads=()):
+    """Give the settings of a stride-1 convolution, or of a transposed one as such, with padding layers before it.
+
+    `padding` is (before, after) for each axis.
+    """
     if set(layer.stride) != {1}:
         raise ValueError(
             f"conv has stride={layer.stride}: this rewrite covers a convolution with stride 1 only; leave this pair as "
             f"it is"
         )
     layer = SimpleNamespace(**vars(layer))
-    if not is_transposed:
+    if is_transposed:
+        axes = zip(layer.kernel_size, layer.padding, layer.output_padding, layer.dilation, strict=True)
+        layer.padding = [(d * (k - 1) - p, d * (k - 1) - p + more) for k, p, more, d in axes]
+        weight = swapped_channels(layer.weight, layer.groups).flip(tuple(range(2, layer.weight.dim())))
+        layer.weight = like_format(weight.detach(), layer.weight).requires_grad_(layer.weight.requires_grad)
+    else:
         layer.padding = padding_sides(layer.padding, layer.kernel_size, layer.dilation)
-        return layer
-    layer.padding = [
-        (d * (k - 1) - p, d * (k - 1) - p + more)
-        for k, p, more, d in zip(layer.kernel_size, layer.padding, layer.output_padding, layer.dilation, strict=True)
-    ]
-    weight = swapped_channels(layer.weight, layer.groups).flip(tuple(range(2, layer.weight.dim())))
-    layer.weight = like_format(weight.detach(), layer.weight).requires_grad_(layer.weight.requires_grad)
+    for pad in reversed(pads):
+        sides = list(zip(pad.padding[::2], pad.padding[1::2], strict=True))[::-1]
+        layer.padding, layer.padding_mode = padding_sum(layer.padding, layer.padding_mode, sides, PADS[type(pad)])
     return layer
 
 

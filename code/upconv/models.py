@@ -5,6 +5,7 @@ The given model, its state and the random numbers are left alone; all is done to
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections import OrderedDict
@@ -22,13 +23,15 @@ from upconv._interpolation import PADS
 from upconv._layers import CONV_TRANSPOSES, CONVS, assembled, expect
 from upconv._recording import SHUFFLES, Inputs, Report, Watch, copied, follow, is_convolution
 from upconv.arithmetic import Ints
-from upconv.cost import parameters
+from upconv.cost import macs, parameters
+from upconv.fastest import Work, fastest, fits, fused
+from upconv.fold import jump_module
 from upconv.layers import conv_transpose_to_subpixel, pair_steps, shuffle_steps, upsample_to_conv_transpose
 from upconv.projection import conv_transpose_to_upsample_conv, is_upsample_conv
 
 __all__ = ["Rewrite", "rewrite"]
 
-TARGETS = ("subpixel", "conv_transpose", "upsample_conv")
+TARGETS = ("subpixel", "conv_transpose", "upsample_conv", "fastest")
 MEASURES = "became exact residual max_difference parameters_before parameters_after macs_before macs_after".split()
 BACKEND = 'torch.compile(model, backend="upconv")'
 SECONDS = ["seconds_before", "seconds_after"]
@@ -79,6 +82,10 @@ def rewrite(
         "upsample_conv": every ConvTranspose2d becomes an Upsample and a Conv2d; exactly if `is_upsample_conv`,
         otherwise fitted, layer after layer, to what the layer puts out in the given model, on the inputs that the part
         rewritten so far gives for `example_inputs`; without these, the kernel is projected. The residual is reported.
+        "fastest": each pair and each ConvTranspose2d takes the form, exact, that the rule of `upconv.fastest.fastest`
+        gives for the example inputs' sizes, dtype and device, in eager mode; with `measure=True`, the one that takes
+        the least time here. A ConvTranspose2d, a jump form, a Conv2d and a pixel shuffle, or a
+        `upconv.fastest.FusedConvTranspose2d`, which is a ConvTranspose2d where it is exported.
     example_inputs : torch.Tensor or tuple, optional
         Positional inputs for `model`. Needed for pairs: a run shows who reads whom. With them the new model is held
         against the given one, and the report has differences and multiply-accumulates.
@@ -92,7 +99,7 @@ def rewrite(
         of its own, where that is exact, with a group for each channel. That is slower, and for runtimes that have no
         other upsampling.
     measure : bool
-        Whether to time both models, and each layer, on the example inputs, in turns.
+        Whether to time both models, and each layer, on the example inputs, in turns; for "fastest", its forms too.
 
     Returns
     -------
@@ -107,7 +114,7 @@ def rewrite(
     Raises
     ------
     ValueError
-        If `to` is none of the three, or `example_inputs` are needed and missing; if a module's forward is set on the
+        If `to` is none of the four, or `example_inputs` are needed and missing; if a module's forward is set on the
         instance and not by its class, or compiled: what it calls cannot be exchanged.
     TypeError
         If `model` is no module, or `example_inputs` neither a tensor nor a tuple.
@@ -146,7 +153,7 @@ def rewrite(
         raise ValueError(f'kernel_size and mode are those of the new pairs of to="upsample_conv", not of to={to!r}')
     if everything and to != "conv_transpose":
         raise ValueError(f'everything is an option of to="conv_transpose", not of to={to!r}')
-    if example_inputs is None and example_kwargs is None and (to == "conv_transpose" or measure):
+    if example_inputs is None and example_kwargs is None and (to in ("conv_transpose", "fastest") or measure):
         what = "measure=True" if measure else f"to={to!r}"
         raise ValueError(f"{what} needs example_inputs (a tensor or a tuple) or example_kwargs to run the model on")
     given = example_inputs is not None or example_kwargs is not None
@@ -277,13 +284,20 @@ class _Rewriting:
 
     def _exchange_transposed(self, name, fit, layer, calls, row):
         sized, plain = not calls or any(passed for _, _, passed in calls), _without_norms(layer)
-        exact = self.to == "subpixel" or is_upsample_conv(plain)
+        exact, form = self.to != "upsample_conv" or is_upsample_conv(plain), self.to
+        if self.to == "fastest":
+            made = dict(subpixel=partial(conv_transpose_to_subpixel, plain))
+            if not sized and fits(calls[0][0], plain.weight, plain.groups, max(plain.dilation)):
+                made["fused"] = partial(fused, plain)
+            form, row["reason"] = self._fastest([x for x, *_ in calls], plain, made)
+            if form == "as it is":
+                return
 
         def build(modules, dtype=None):
             old = modules[name]
             plain = _without_norms(old)
-            if self.to == "subpixel":
-                new = conv_transpose_to_subpixel(plain)
+            if form in ("subpixel", "fused"):
+                new = conv_transpose_to_subpixel(plain) if form == "subpixel" else fused(plain)
             elif "module" in fit and not exact:
                 new = copied(fit["module"]).to(plain.weight.dtype)
             else:
@@ -363,6 +377,11 @@ class _Rewriting:
             if reason := "it is an Upsample already" if self.to == "upsample_conv" else next(reasons, None):
                 raise ValueError(reason)
             up, pads = next(iter(ups)), {conv: self.watch.calls[conv][0][1] for conv in convs}
+            forms = dict.fromkeys(convs, (self.to, ""))
+            if self.to == "fastest":
+                forms = {conv: self._pair_form(up, conv, pads[conv], ups) for conv in convs}
+                if {form for form, _ in forms.values()} == {"as it is"}:
+                    raise ValueError("; ".join(dict.fromkeys(why for _, why in forms.values())))
 
             def build(modules, dtype=None):
                 new = {
@@ -370,7 +389,7 @@ class _Rewriting:
                 }
                 for conv, own in pads.items():
                     old = modules[names[conv]]
-                    made = self._made(modules[names[up]], old, [modules[names[pad]] for pad in own])
+                    made = self._made(modules[names[up]], old, [modules[names[pad]] for pad in own], forms[conv][0])
                     new[old] = made.train(old.training)
                 return new
 
@@ -387,6 +406,7 @@ class _Rewriting:
             own = [conv for conv in read if conv not in counted]
             counted |= set(read)
             row["was"] += f" + {', '.join(dict.fromkeys(map(_describe, read)))}"
+            row["reason"] = "; ".join(dict.fromkeys(forms[conv][1] for conv in read if forms[conv][1]))
             row.update(residual=0.0, became=", ".join(dict.fromkeys(_describe(new[conv]) for conv in read)))
             row["parameters_before"] = sum(map(parameters, own))
             row["parameters_after"] = sum(parameters(new[conv]) for conv in own)
@@ -448,11 +468,45 @@ class _Rewriting:
         if len({(up.mode, up.align_corners, str(up.scale_factor), str(up.size)) for up in ups}) > 1:
             yield "one of its convolutions reads another Upsample, with other settings"
 
-    def _made(self, upsample, conv, pads):
+    def _pair_form(self, up, conv, pads, ups):
+        """Choose the form of a pair."""
+        steps = [step for steps in ups.values() for step in steps if conv in dict(step.readers)]
+        if set(conv.kernel_size) == {1} or any(step.autocast for step in steps):
+            return "conv_transpose", ""
+        made = {form: partial(self._made, up, conv, pads, form) for form in ("conv_transpose", "subpixel", "jump")}
+        if fits(steps[0].x, conv.weight, conv.groups, max(conv.dilation)):
+            made["fused"] = partial(self._made, up, conv, pads, "fused")
+        return self._fastest([step.x for step in steps], nn.Sequential(up, *pads, conv), made)
+
+    def _fastest(self, inputs, given, made):
+        """Choose among a module as it is and the forms that can be made of it, by the rule or by the clock."""
+        forms = {"as it is": given}
+        for form, make in made.items():
+            with contextlib.suppress(TypeError, ValueError):  # what has no such form
+                forms[form] = make()
+        forms = {form: copied(module).eval() for form, module in forms.items()}
+        if len(forms) == 1:
+            return "conv_transpose", ""  # whose making says why not
+        if self.seconds:
+            with torch.no_grad():
+                calls = [[partial(module, x) for module in forms.values()] for x in inputs]
+            times = [sum(one) for one in zip(*(_times(own) for own in calls), strict=True)]
+            found = dict(zip(forms, times, strict=True))
+            best = min(found, key=found.get)
+            return best, "timed: " + ", ".join(f"{form} {1000 * time:.3g} ms" for form, time in found.items())
+        x = inputs[0]
+        count = {form: macs(module, x) for form, module in forms.items() if form != "fused"}
+        folded = count.get("conv_transpose", 0)
+        work = Work(
+            x.device, x.dtype, x.shape[1], count["as it is"], folded, count.get("jump", 0), "fused" in forms, False
+        )
+        return fastest(work._replace(transposed="conv_transpose" not in forms))
+
+    def _made(self, upsample, conv, pads, form):
         """Make the new module of a convolution."""
         conv = _without_norms(conv)
         plain = isinstance(conv, CONVS) and (conv.padding in ("valid", "same") or set(conv.padding) == {0})
-        if plain and set(conv.kernel_size) == set(conv.stride) == {1} and not pads and self.to == "conv_transpose":
+        if plain and set(conv.kernel_size) == set(conv.stride) == {1} and not pads and form != "subpixel":
             expect(upsample, nn.Upsample, "upsample")
             expect(conv, CONVS, "conv")
             return nn.Sequential(OrderedDict(conv=copied(conv), upsample=copied(upsample)))
@@ -461,7 +515,10 @@ class _Rewriting:
                 f"upsample has size={upsample.size} and so no scale of its own: give it a scale_factor (or call "
                 "upsample_conv_to_conv_transpose with input_size)"
             )
-        return _like(assembled(pair_steps(upsample, conv, None, pads, self.to == "subpixel"), conv), conv)
+        if form == "jump":
+            return _like(jump_module(upsample, conv, None, pads), conv)
+        new = assembled(pair_steps(upsample, conv, None, pads, form == "subpixel"), conv)
+        return _like(fused(new) if form == "fused" else new, conv)
 
     # Pixel shuffles
 
@@ -477,9 +534,8 @@ class _Rewriting:
 
     def _exchange_shuffle(self, shuffle, row):
         if self.to != "conv_transpose":
-            raise ValueError(
-                "it is a pixel shuffle already" if self.to == "subpixel" else "it is no transposed convolution"
-            )
+            wanted = self.to in ("subpixel", "fastest")
+            raise ValueError("it is a pixel shuffle already" if wanted else "it is no transposed convolution")
         names, name = self.watch.names, self.watch.names[shuffle]
         sources = [source and source[0] for source in self.watch.calls[shuffle]]
         convs = list(dict.fromkeys(source.module for source in sources if source))
@@ -746,8 +802,8 @@ def _name(step):
 
 
 def _times(calls, rounds=7):
-    """Time two calls in turns; give the medians, in seconds."""
-    seconds = ([], [])
+    """Time calls in turns; give the medians, in seconds."""
+    seconds = [[] for _ in calls]
     for count in range(rounds + 1):
         for call, times in zip(calls, seconds, strict=True):
             start = time.perf_counter()

@@ -25,7 +25,17 @@ from filelock import FileLock, Timeout
 from upconv.book.common import check_choice, checked_int, progress_bar, write_whole
 from upconv.book.machine import TIERS, default_device
 
-__all__ = ["Sweep", "SweepError", "by_protocol", "execute", "main", "open_runs", "protocol_hash", "read_rows"]
+__all__ = [
+    "Sweep",
+    "SweepError",
+    "by_protocol",
+    "execute",
+    "main",
+    "open_runs",
+    "processor",
+    "protocol_hash",
+    "read_rows",
+]
 
 RESULTS = Path(__file__).resolve().parents[3] / "data" / "results"
 ABOUT = ("protocol", "torch", "python", "processor", "device", "date", "seconds")
@@ -334,7 +344,7 @@ def _make_run(run, setting, seed, tier, device, protocol):
         protocol,
         torch.__version__,
         platform.python_version(),
-        _processor(),
+        processor(),
         torch.cuda.get_device_name(device) if on_gpu else "cpu",
         datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
         round((time.perf_counter() - start) / len(seeds), 1),
@@ -345,7 +355,8 @@ def _make_run(run, setting, seed, tier, device, protocol):
     ]
 
 
-def _processor():
+def processor():
+    """Name this machine's processor."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
