@@ -31,7 +31,7 @@ def bench(monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("UPCONV_DEVICE", "cpu")
     monkeypatch.setattr(forms, "INNER", "eager")
     monkeypatch.setattr(parts, "LAYERS", {"4-3@5": (4, 3, 5), "6-2@4": (6, 2, 4)})
-    monkeypatch.setattr(parts, "SIZES", {"cpu": (64, 2**12)})
+    monkeypatch.setattr(parts, "SIZES", {"cpu": ((32, 64), 2**12)})
     small = Model(lambda kind: generator((4, 3)), (2, 4, 4, 4), ())
     monkeypatch.setattr(parts, "MODELS", {"small": small, "missing": Model(missing, (1, 1, 1, 1), ())})
 
@@ -97,14 +97,15 @@ def test_models_and_training_are_held_against_the_best_without_the_book(bench):
 
 
 def test_filters_choose_and_the_yardstick_alone_is_run_besides(bench):
-    assert bench("--part", "ceiling", "--name", "matmul")[0][0]["macs"] == str(64**3)
+    rows, _ = bench("--part", "ceiling", "--name", "matmul")
+    assert [(row["name"], row["macs"]) for row in rows] == [("matmul 32", str(32**3)), ("matmul 64", str(64**3))]
     rows, _ = bench("--part", "layer", "--name", "6", "--batch", "3", "1", "--form", "folded, c", "jump, co")
     wanted = ["folded, compiled", "jump, compiled", "folded, contiguous", "jump, contiguous"]
-    assert [(row["name"], row["batch"], row["form"]) for row in rows[1:]] == [
+    assert [(row["name"], row["batch"], row["form"]) for row in rows[2:]] == [
         ("6-2@4", batch, form) for batch in "31" for form in wanted
     ]
     rows, text = bench("--part", "layer", "--name", "7", expected=1)
-    assert len(rows) == 9 and "nothing was measured" in text
+    assert len(rows) == 10 and "nothing was measured" in text
     for wrong in (["--seconds", "0", "--save"], ["--dtype", "tf32"]):
         with pytest.raises(SystemExit):
             main(wrong)

@@ -30,7 +30,7 @@ from upconv import _reading as read
 from upconv._reading import arguments_of, axes_of, base_name, changed_by, is_image, name_of, value_of
 from upconv.arithmetic import AXES, for_each_axis
 from upconv.fastest import Work, fastest, fits
-from upconv.fold import Jump, jump
+from upconv.fold import Jump, jump, jumped
 
 __all__ = ["Folding", "Kernel", "Site"]
 
@@ -75,17 +75,15 @@ class _Jumps(nn.Module):
 
     def __init__(self, form):
         super().__init__()
-        self.form = form._replace(pads=())
+        self.form = form
 
     def forward(self, x, kernel, bias):
-        convolution, products = getattr(F, f"conv{len(self.form.axes)}d"), self.form.products(kernel)
-        settings = {which: (part, None if "1" in which else bias) for which, part in products.items()}
-        groups = self.form.groups
-        return self.form.apply(x, {n: partial(_convolution, convolution, *s, groups) for n, s in settings.items()})
-
-
-def _convolution(function, weight, bias, groups, x):
-    return function(x, weight, bias, groups=groups)
+        convolution, groups = getattr(F, f"conv{len(self.form.axes)}d"), self.form.groups
+        products = {
+            which: partial(convolution, weight=part, bias=None if "1" in which else bias, groups=groups)
+            for which, part in self.form.products(kernel).items()
+        }
+        return jumped(self.form.axes, groups, x, products)
 
 
 class Kernel:

@@ -5,7 +5,7 @@
     python -m tools.bench --save                       # and write the rows into data/results/cost_<cpu or cuda>.csv
     python -m tools.bench --seconds 0 --name 64-64     # only compile, for the caches of a later run
 
-One thread on a CPU. The parts are "ceiling", a large matrix product and a large copy; "layer", nearest upsampling and a
+One thread on a CPU. The parts are "ceiling", products of matrices and a large copy; "layer", nearest upsampling and a
 3x3 convolution in all forms, against the two layers as they are in channels_last; "model", whole models with the
 backend, against the best of eager and inductor in either memory format; and "training", a step of forward, backward and
 SGD of both, against the best of eager in either format and inductor. An error is that against the same weights and
