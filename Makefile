@@ -6,6 +6,7 @@ BIN := .venv/bin
 # Two layers: what building the site needs, and all that the chapters and the tests need besides.
 FOR_SITE := .venv/installed-site
 FOR_ALL := .venv/installed
+FOR_COLAB := _build/colab/installed
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off
 OLDEST := _build/oldest/bin
 TORCH ?= $(patsubst torch==%,%,$(filter torch==%,$(shell cat tests/oldest.txt)))
@@ -26,7 +27,7 @@ test: venv  ## Run all tests: the module, the notebooks (pytest --nbval), the si
 test-unit: venv  ## Run the tests of the module alone, in under two minutes: no chapter, no site, no other people's models
 	$(PYTEST) -m "not slow" $(UNIT)
 
-test-colab: venv  ## Run the standalone notebooks as in Colab: its versions, nothing installed, no network
+test-colab: venv $(FOR_COLAB)  ## Run the standalone notebooks as in Colab: its versions, nothing installed, no network
 	@$(BIN)/python -m tools.notebooks.colab $(if $(CHAPTER),$(CHAPTER))
 
 # The module's files, and each one's tests.
@@ -63,6 +64,11 @@ $(FOR_SITE): requirements-site.txt pyproject.toml
 
 $(FOR_ALL): $(FOR_SITE) requirements.txt
 	$(PIP) -r requirements.txt
+	@touch $@
+
+$(FOR_COLAB): tests/colab-2026-08.txt
+	$(PYTHON) -m venv --clear $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --progress-bar off -r $<
 	@touch $@
 
 notebooks: venv  ## Run the chapters again and store their outputs; CHAPTER=01 for one

@@ -127,33 +127,6 @@ def test_a_bar_is_seen_if_it_was_shown_and_reached_its_end(value, end, shown, se
     assert colab.bar_shown(nbformat.v4.new_notebook(cells=cells, metadata={"widgets": widgets})) is seen
 
 
-def test_the_environment_is_made_once_for_each_list_of_versions(monkeypatch, tmp_path):
-    commands, versions = [], tmp_path / "versions"
-
-    def run(command, check):
-        assert check
-        commands.append([str(word) for word in command])
-        (tmp_path / "new").mkdir(exist_ok=True)
-        if "pip" in commands[-1] and "broken" in versions.read_text():
-            raise subprocess.CalledProcessError(1, command)
-
-    monkeypatch.setattr(colab.subprocess, "run", run)
-    expected = tmp_path / "new" / "bin" / "python"
-    for text in ("a==1", "a==2"):
-        versions.write_text(text)
-        for _ in range(2):
-            assert colab.environment(tmp_path / "new", versions) == expected
-    made, filled, *again = commands
-    assert again == [made, filled]
-    assert made == [sys.executable, "-m", "venv", "--clear", str(tmp_path / "new")]
-    assert filled[0] == str(expected) and filled[-2:] == ["--requirement", str(versions)]
-    versions.write_text("broken")
-    for _ in range(2):  # what is half done is done again
-        with pytest.raises(subprocess.CalledProcessError):
-            colab.environment(tmp_path / "new", versions)
-    assert len(commands) == 8
-
-
 @pytest.mark.parametrize("failed, left, shown", [(0, [], True), (1, [], True), (0, ["tmp/a"], True), (0, [], False)])
 def test_a_failure_a_leftover_or_a_missing_bar_is_a_failure(monkeypatch, tmp_path, capsys, failed, left, shown):
     commands = []
@@ -165,7 +138,6 @@ def test_a_failure_a_leftover_or_a_missing_bar_is_a_failure(monkeypatch, tmp_pat
         return subprocess.CompletedProcess(command, failed if "pytest" in commands[-1] else 0)
 
     monkeypatch.setattr(colab.subprocess, "run", run)
-    monkeypatch.setattr(colab, "environment", lambda folder: "python")
     monkeypatch.setattr(colab, "cut_off", lambda command: ["cut", *command])
     monkeypatch.setattr(colab, "bar_shown", lambda notebook: shown)
     monkeypatch.setattr(colab, "leftovers", lambda folder: left)
@@ -182,7 +154,7 @@ def test_a_failure_a_leftover_or_a_missing_bar_is_a_failure(monkeypatch, tmp_pat
 
 def test_the_package_allows_colabs_versions_of_all_that_the_chapters_import():
     project = tomllib.loads((colab.ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    lines = colab.VERSIONS.read_text(encoding="utf-8").splitlines()
+    lines = (colab.ROOT / "tests" / "colab-2026-08.txt").read_text(encoding="utf-8").splitlines()
     pins = dict(line.split("==") for line in lines if line and line[0] != "#")
     for text in project["dependencies"] + project["optional-dependencies"]["book"]:
         needed = Requirement(text)

@@ -1,8 +1,8 @@
 """Run the chapters' copies in an environment like Google Colab's: no package `upconv`, another folder, no network.
 
-`make test-colab` makes the environment `_build/colab` once for each state of its list of versions, puts the
-copies into an empty folder, cuts the network, and there runs `pytest --nbval`. Then it looks at what the chapters left
-on the disk, and whether the progress bar shows in that old ipywidgets.
+`make test-colab` makes the environment `_build/colab`, and with it this program puts the copies into an empty folder,
+cuts the network, and there runs `pytest --nbval`. Then it looks at what the chapters left on the disk, and whether the
+progress bar shows in that old ipywidgets.
 """
 
 import os
@@ -16,10 +16,9 @@ import nbformat
 
 from tools.notebooks import standalone
 
-__all__ = ["CUT", "cut_off", "environment", "leftovers", "main", "variables"]
+__all__ = ["CUT", "cut_off", "leftovers", "main", "variables"]
 
 ROOT = Path(__file__).resolve().parents[3]
-VERSIONS = ROOT / "tests" / "colab-2026-08.txt"
 # Other packages' own files, by where they lie in the home folder.
 OTHERS = ".cache/matplotlib .config/matplotlib .ipython .jupyter .local/share/jupyter".split()
 CUT = '''\
@@ -72,29 +71,6 @@ losses = train(torch.nn.Conv2d(1, 1, 3, padding=1), images, progress="a bar", **
 """
 
 
-def environment(folder, versions=VERSIONS):
-    """Make a virtual environment with these versions, if it is not there.
-
-    Returns
-    -------
-    pathlib.Path
-        Its Python.
-
-    Raises
-    ------
-    subprocess.CalledProcessError
-        If pip fails.
-    """
-    python, stamp = folder / "bin" / "python", folder / "versions.txt"
-    if not stamp.is_file() or stamp.read_bytes() != versions.read_bytes():
-        print(f"Installing the versions of {versions.name}", flush=True)
-        subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
-        quiet = ["--quiet", "--disable-pip-version-check", "--progress-bar", "off"]
-        subprocess.run([python, "-m", "pip", "install", *quiet, "--requirement", versions], check=True)
-        shutil.copy(versions, stamp)
-    return python
-
-
 def variables(folder):
     """Give environment variables for a run in a folder of its own: a new home, nothing of this book's, no network."""
     kept = {name: os.environ[name] for name in ("PATH", "LANG", "LC_ALL") if name in os.environ}
@@ -140,7 +116,7 @@ def bar_shown(notebook):
 def main(argv=None):
     """Run all; `argv` chooses chapters by the beginnings of their names."""
     wanted = tuple(sys.argv[1:] if argv is None else argv) or ("",)
-    python = environment(ROOT / "_build" / "colab")
+    python = ROOT / "_build" / "colab" / "bin" / "python"
     copies = [path for path in standalone.write() if path.name.startswith(wanted)]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

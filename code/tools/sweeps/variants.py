@@ -4,7 +4,7 @@ from tools.sweeps.engine import Sweep
 from upconv.book.comparison import FOUR, REFERENCE, protocol_of, run_seeds
 from upconv.book.tasks import AUTOENCODER, SUPER_RESOLUTION, TASKS, variant_of
 
-__all__ = ["RATES", "SWEEP", "run", "run_together", "settings"]
+__all__ = ["RATES", "SWEEP", "run", "run_together", "seeds", "settings"]
 
 RATES = (0.004, 0.008)  # every network is trained with both: none was chosen by a validation
 BILINEAR = "bilinear_conv_3x3"
@@ -46,4 +46,9 @@ def protocol(setting, tier):
     return protocol_of(task, setting, tier)
 
 
-SWEEP = Sweep("variants", settings, run, protocol, seeds=10, run_together=run_together)
+def seeds(setting):
+    """Give ten for five blocks with one convolution, three for two convolutions."""
+    return 10 if setting["convolutions"] == 1 else 3
+
+
+SWEEP = Sweep("variants", settings, run, protocol, seeds=seeds, run_together=run_together)

@@ -146,7 +146,9 @@ def matched_channels(task, upsampling, tier="mini", cost="parameters"):
     def count(upsampling, channels):
         with torch.device("meta"):
             model = task.build(FOLDS_TO if cost == "macs" and upsampling == REFERENCE else upsampling, channels, tier)
-        return task.parameters_and_macs(model)[cost == "macs"]
+        if cost == "parameters":  # which need no forward pass
+            return sum(parameter.numel() for parameter in task.decoder(model)[0].parameters())
+        return task.parameters_and_macs(model)[1]
 
     wanted = count(REFERENCE, channels)
     if count(upsampling, channels) == wanted:
