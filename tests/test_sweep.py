@@ -536,6 +536,8 @@ def test_a_committed_table_is_complete_and_of_todays_protocol(table):
     assert rows, f"there is no {sweep.name}.csv"
     for tier in {row["tier"] for row in rows}:
         settings, here = by_protocol(sweep, tier), [row for row in rows if row["tier"] == tier]
+        keys = ["tier", *next(iter(settings.values())), "seed"]
+        assert list(rows[0])[: len(keys)] == keys, "another order of columns: the sweep could not go on"
         missing = open_runs(settings, tier, sweep.seeds_of, engine.RESULTS / f"{sweep.name}.csv")
         assert not missing, f"{sweep.name}.csv lacks {len(missing)} runs"
         seeds = {
