@@ -388,7 +388,12 @@ def test_the_sweeps_that_can_train_seeds_together():
     able = {sweep.name for sweep in SWEEPS if sweep.run_together}
     assert able == {"rates", "collapse", "autoencoder", "super_resolution", "variants", "unet", "unet_relu", "unet_odd"}
     assert not any(sweep.alone for sweep in SWEEPS if sweep.run_together)
-    assert {sweep.name for sweep in SWEEPS if callable(sweep.seeds)} == {"autoencoder", "super_resolution", "unet"}
+    assert {sweep.name for sweep in SWEEPS if callable(sweep.seeds)} == {
+        "autoencoder",
+        "super_resolution",
+        "unet",
+        "variants",
+    }
     assert BY_NAME["autoencoder"].seeds is comparison.seeds_of is BY_NAME["super_resolution"].seeds
     counts = {sweep.name: sweep.seeds for sweep in SWEEPS if not callable(sweep.seeds)}
     assert counts.pop("learning_rates") == 2 and counts.pop("replacing") == 20

@@ -82,10 +82,10 @@ def rewrite(
         "upsample_conv": every ConvTranspose2d becomes an Upsample and a Conv2d; exactly if `is_upsample_conv`,
         otherwise fitted, layer after layer, to what the layer puts out in the given model, on the inputs that the part
         rewritten so far gives for `example_inputs`; without these, the kernel is projected. The residual is reported.
-        "fastest": each pair and each ConvTranspose2d takes the form, exact, that the rule of `upconv.fastest.fastest`
-        gives for the example inputs' sizes, dtype and device, in eager mode; with `measure=True`, the one that takes
-        the least time here. A ConvTranspose2d, a jump form, a Conv2d and a pixel shuffle, or a
-        `upconv.fastest.FusedConvTranspose2d`, which is a ConvTranspose2d where it is exported.
+        "fastest": each pair and each ConvTranspose2d takes the form, exact, that the rule of `upconv.fastest` gives for
+        the example inputs' sizes, dtype and device, in eager mode; with `measure=True`, the one that takes the least
+        time here. A ConvTranspose2d, a jump form, a Conv2d and a pixel shuffle, or a `FusedConvTranspose2d`, which is a
+        ConvTranspose2d where it is exported.
     example_inputs : torch.Tensor or tuple, optional
         Positional inputs for `model`. Needed for pairs: a run shows who reads whom. With them the new model is held
         against the given one, and the report has differences and multiply-accumulates.
