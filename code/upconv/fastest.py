@@ -93,7 +93,7 @@ class FusedConvTranspose2d(nn.ConvTranspose2d):
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """Map (N, in_channels, H, W) to (N, out_channels, H_out, W_out)."""
-        # (before 2.12 Dynamo takes everything that it compiles for an export)
+        # (PyTorch 2.8 takes everything that Dynamo compiles for an export)
         exporting = torch.compiler.is_exporting() and not torch.compiler.is_dynamo_compiling()
         plain = exporting or torch.is_autocast_enabled("cuda")
         if plain or not fits(input, self.weight):
