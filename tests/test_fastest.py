@@ -10,6 +10,7 @@ from torch import nn
 import upconv
 from upconv import _folding, models
 from upconv.fastest import FORMS, FusedConvTranspose2d, Work, fastest, fused
+from upconv.graph import folded_copy
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 COMMON = dict(device=CPU, dtype=torch.float32, in_channels=256, macs=36 * 10**8, folded=16 * 10**8, jump=9 * 10**8)
@@ -168,6 +169,28 @@ def test_a_fused_layer_is_a_transposed_convolution_elsewhere():
     layer.load_state_dict(new.state_dict())
     program = torch.export.export(new.eval(), (x,))
     assert "conv_transpose2d" in str(program.graph) and "upconv" not in str(program.graph)
+
+
+def test_under_autocast_the_jump_form_is_not_chosen():
+    """Its differences would be rounded on the way."""
+    model, x = nn.Sequential(nn.Upsample(scale_factor=2), nn.Conv2d(512, 4, 3, padding=1)), torch.randn(1, 512, 24, 24)
+    graphs = []
+    for rounds in (False, True):
+        torch.compiler.reset()
+        new = torch.compile(model, backend=lambda gm, inputs: graphs.append((gm, inputs)) or gm.forward, dynamic=False)
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=rounds):
+            new(x)
+            [site] = folded_copy(*graphs.pop(), compiled=True)[1]
+        assert ("jump" in site.became[0]) is not rounds
+
+
+def test_a_transposed_layer_without_another_form_is_left(monkeypatch):
+    def refuse(layer):
+        raise ValueError("it has none")
+
+    monkeypatch.setattr(models, "conv_transpose_to_subpixel", refuse)
+    [row] = upconv.rewrite(nn.ConvTranspose2d(3, 2, 4, 2, 1), "fastest", torch.randn(1, 3, 4, 4)).report
+    assert row["became"] is None and row["status"] == "left"
 
 
 def test_weights_that_inductor_freezes_are_kept(monkeypatch):

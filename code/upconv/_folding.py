@@ -433,11 +433,14 @@ class Folding:
                 folded += before * share * math.prod(conv.kernel_size)
                 least += before * share * math.prod(conv.kernel_size)
         kept = self._is_kept(conv.weight, self.graph.find_nodes(op="placeholder")) or self._is_frozen(conv.weight)
+        rounds = torch.is_autocast_enabled(x.device.type) or any(given[2] for given in self.autocast)
+        dtype = torch.get_autocast_dtype(x.device.type) if rounds else x.dtype
         inside = all(fits(value_of(part.up.x), weight, conv.groups, max(conv.dilation)) for part in formed)
         numbers = before * weight.numel(), folded, least * (len(jumps) == len(formed)), pixels
         # dynamic sizes are as this example has them
         macs, folded, least, pixels = (n if isinstance(n, int) else n.node.hint for n in numbers)
-        work = Work(x.device, x.dtype, weight.shape[1], macs, folded, least, inside, self.compiled, kept, pixels)
+        fit = inside and not rounds
+        work = Work(x.device, dtype, weight.shape[1], macs, folded, least, fit, self.compiled, kept, pixels)
         form, why = fastest(work)
         if form == "jump":
             return [part._replace(form=jumps.get(part)) for part in parts]

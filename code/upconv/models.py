@@ -290,7 +290,7 @@ class _Rewriting:
             if not sized and fits(calls[0][0], plain.weight, plain.groups, max(plain.dilation)):
                 made["fused"] = partial(fused, plain)
             form, row["reason"] = self._fastest([x for x, *_ in calls], plain, made)
-            if form == "as it is":
+            if form not in ("subpixel", "fused"):
                 return
 
         def build(modules, dtype=None):

@@ -17,6 +17,7 @@ from upconv.book.common import check_choice
 from upconv.book.results import read_results
 from upconv.book.together import train_together
 from upconv.book.training import train
+from upconv.cost import parameters
 
 __all__ = [
     "COMPARISONS",
@@ -147,7 +148,7 @@ def matched_channels(task, upsampling, tier="mini", cost="parameters"):
         with torch.device("meta"):
             model = task.build(FOLDS_TO if cost == "macs" and upsampling == REFERENCE else upsampling, channels, tier)
         if cost == "parameters":  # which need no forward pass
-            return sum(parameter.numel() for parameter in task.decoder(model)[0].parameters())
+            return parameters(task.decoder(model)[0])
         return task.parameters_and_macs(model)[1]
 
     wanted = count(REFERENCE, channels)
