@@ -96,7 +96,11 @@ def test_it_changes_the_layer_in_place_and_gives_it_back():
     free = layer((4, 4), (2, 2), padding=1)
     weight, bias = free.weight.detach().clone(), free.bias
     assert equal_gains(free) is free and free.bias is bias and isinstance(free, nn.ConvTranspose2d)
-    assert set(free.state_dict()) == {"bias", "parametrizations.weight.original"}
+    assert set(free.state_dict()) == {
+        "bias",
+        "parametrizations.weight.original",
+        "parametrizations.weight.0.projection",
+    }
     torch.testing.assert_close(free.weight, _EqualGains((4, 4), (2, 2))(weight))
     nearest = free.weight.detach().clone()
     other = nearest + 1e-3 * _EqualGains((4, 4), (2, 2))(torch.randn_like(nearest))
@@ -120,6 +124,17 @@ def test_training_stays_inside_and_what_is_assigned_is_projected():
     free.weight = torch.randn_like(start)
     assert unequal(free.weight.detach(), 3) < 1e-12
     assert torch.equal(copy.deepcopy(free).weight, free.weight)
+
+
+def test_no_cast_makes_the_projection_inexact():
+    free = equal_gains(layer((5, 4), (2, 2), dilation=(3, 1)).to(memory_format=torch.channels_last))
+    assert free.weight.is_contiguous(memory_format=torch.channels_last)
+    free.half().double()
+    assert unequal(free.weight.detach(), 2) < 1e-14
+    with torch.device("meta"):
+        empty = equal_gains(nn.ConvTranspose2d(4, 6, (5, 4), 2, dilation=(3, 1))).double()
+    empty.to_empty(device="cpu").load_state_dict(free.state_dict())
+    torch.testing.assert_close(empty.weight, free.weight, rtol=0, atol=1e-14)
 
 
 def test_the_gradient_is_that_of_the_projection():

@@ -7,14 +7,15 @@ convolution: the differences between the gains of its phases. Its cost and its f
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections import Counter
 
 import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-from upconv._layers import CONV_TRANSPOSES, ConvTranspose, expect
-from upconv.phases import phase_gains
+from upconv._layers import CONV_TRANSPOSES, ConvTranspose, expect, like_format
 
 __all__ = ["equal_gains"]
 
@@ -64,6 +65,7 @@ def equal_gains(layer: ConvTranspose) -> ConvTranspose:
     Examples
     --------
     >>> layer = equal_gains(nn.ConvTranspose2d(8, 4, kernel_size=4, stride=2, padding=1))
+    >>> from upconv import phase_gains
     >>> gains = phase_gains(layer.weight, layer.stride)
     >>> torch.allclose(gains, gains[..., :1, :1].expand_as(gains), atol=1e-6)
     True
@@ -80,25 +82,40 @@ def equal_gains(layer: ConvTranspose) -> ConvTranspose:
                 f"and a dilation that has no common factor with it"
             )
     # Tap a lies in phase (a * dilation) % stride. With no common factor that names the classes a % stride anew.
-    parametrize.register_parametrization(layer, "weight", _EqualGains(layer.kernel_size, layer.stride))
+    projection = _EqualGains(layer.kernel_size, layer.stride, layer.weight.device)
+    parametrize.register_parametrization(layer, "weight", projection)
     return layer
 
 
 class _EqualGains(nn.Module):
-    """The orthogonal projection of a kernel (in, out / groups, *kernel_size) onto those with equal gains."""
+    """The orthogonal projection of a kernel (in, out / groups, *kernel_size) onto those with equal gains.
 
-    def __init__(self, kernel_size, stride):
+    It is linear, so it is a matrix of taps x taps. Its entries are whole numbers over one denominator and are kept as
+    such, since what is of floating point a cast of the model to half precision would round for good.
+    """
+
+    def __init__(self, kernel_size, stride, device=None):
         super().__init__()
         self.kernel_size, self.stride = tuple(kernel_size), tuple(stride)
+        taps = itertools.product(*map(range, kernel_size))
+        phases = [tuple(a % s for a, s in zip(tap, stride, strict=True)) for tap in taps]
+        counts = Counter(phases)  # n_r
+        least = math.lcm(*counts.values())
+        total = sum(least // n for n in counts.values())
+        # Tap a gets (c - g_r) / n_r, where c is the mean of the gains with the weights 1 / n_r.
+        self.denominator, shares = least * total, [least // counts[r] for r in phases]
+        rows = [
+            [share * other - (r == q) * share * total for other, q in zip(shares, phases, strict=True)]
+            for share, r in zip(shares, phases, strict=True)
+        ]
+        for tap, row in enumerate(rows):
+            row[tap] += self.denominator
+        self.register_buffer("projection", torch.tensor(rows, device=device))
 
     def forward(self, weight: torch.Tensor) -> torch.Tensor:
         """Add to the taps of each phase what brings its gain to the common one, the same to each."""
-        taps = phase_gains(weight.new_ones(1, 1, *self.kernel_size), self.stride)  # of each phase
-        gains, every = phase_gains(weight, self.stride), tuple(range(2, weight.dim()))
-        common = (gains / taps).sum(every, keepdim=True) / (1 / taps).sum()
-        added = (common - gains) / taps
-        times = [-(-size // step) for size, step in zip(self.kernel_size, self.stride, strict=True)]
-        return weight + added.repeat(1, 1, *times)[(..., *(slice(size) for size in self.kernel_size))]
+        matrix = (self.projection.double() / self.denominator).to(weight.dtype)
+        return like_format((weight.flatten(2) @ matrix).view(weight.shape), weight)
 
     def right_inverse(self, weight: torch.Tensor) -> torch.Tensor:
         """Give what is stored of an assigned weight: its projection, which is its own."""
