@@ -88,6 +88,16 @@ def test_where_the_example_has_too_little_inside_a_larger_input_is_measured():
     assert found["pattern"] > 1e-4
 
 
+def test_frames_and_crops_change_no_scale():
+    layer = nn.ConvTranspose2d(1, 1, 2, 2, bias=False).double()
+    layer.weight.data = torch.tensor([[[[1.0, 1.0], [1.0, 2.0]]]]).double()
+    model = nn.Sequential(nn.ReplicationPad2d(8), layer, nn.ZeroPad2d(-16))
+    x = torch.full((1, 1, 24, 24), 4.0, dtype=torch.float64)
+    found, plain = flat_response(model, x), flat_response(layer, x)
+    assert found["pattern"] == plain["pattern"] > 1 and set(found["per_phase"]) == {2}
+    assert found["level"].tolist() == [4] and found["patterns"] == [found["pattern"]] * 8
+
+
 class Fixed(nn.Module):
     def forward(self, x):
         assert x.shape[-1] == 16, "one size only"

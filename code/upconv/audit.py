@@ -244,7 +244,8 @@ def flat_response(
         `pattern`, the root mean square over channels and phases of what repeats with the model's scales, in the
         output's units; `relative`, that over the output's range on the example inputs, infinite if the range alone is
         0; `per_phase`, for each period from 2 to the whole scale a tensor (C, *periods), by how much a phase, counted
-        from the picture's first pixel, lies above the mean of all; `border`, for each axis the pixels left out before
+        from the picture's first pixel, lies above the mean of all; `level`, (C,), the color of that input; `patterns`,
+        those of all the flat inputs; `border`, for each axis the pixels left out before
         and behind; `border_found`, whether that is how deep the border reaches. If not, it is a quarter of the picture:
         the model takes no input of twice the size, or all of its output depends on the border.
 
@@ -263,11 +264,12 @@ def flat_response(
 
     Notes
     -----
-    Scales are the ratios of the output's size to the sizes that the model upsamples, the whole scale is their least
-    common multiple, and a scale that does not fit into what is measured is left out. The border reaches as far as the
-    outputs on a flat input and on one of twice the size differ by more than a hundred-thousandth of the output's range,
-    and rounding. The levels are drawn alike in every call, and each channel by itself: colors may be among them that no
-    photograph has.
+    Scales are the ratios of the output's size to the sizes that the model upsamples, by how much both grow with the
+    input where it can be enlarged. The whole scale is their least common multiple; a scale that does not fit into what
+    is measured is left out, and so is one that `audit` does not see: a model that it says does no upsampling has none.
+    The border reaches as far as the outputs on a flat input and on one of twice the size differ by more than a
+    hundred-thousandth of the output's range, and rounding. The levels are drawn alike in every call, and each channel
+    by itself: colors may be among them that no photograph has.
 
     Examples
     --------
@@ -286,55 +288,79 @@ def flat_response(
     if dims is None:
         raise ValueError("no input is an image, (N, C, ...) of floating point: give the part of the model that has one")
 
-    def run(seed=None, times=1):
-        """Give the output on a flat input, or on the example inputs."""
-        random = torch.Generator().manual_seed(seed or 0)
+    levels = []
 
-        def flat(x):
-            if x.dim() != dims or seed is None:
+    def flat(seed, times):
+        """Make images flat, at levels that the seed decides."""
+        random = torch.Generator().manual_seed(seed)
+
+        def change(x):
+            if x.dim() != dims:
                 return x
             low, high = (limit(x, (0, *range(2, dims)), keepdim=True) for limit in (torch.amin, torch.amax))
             share = torch.rand(*x.shape[:2], *[1] * (dims - 2), generator=random).to(x)
-            return (low + share * (high - low)).expand(-1, -1, *(times * n for n in x.shape[2:])).contiguous()
+            level = low + share * (high - low)
+            levels.append(level.flatten(1))  # (N, C)
+            return level.expand(-1, -1, *(times * n for n in x.shape[2:])).contiguous()
 
-        for image in _tensors(inputs.run(network, flat)):
+        return Inputs(*inputs.copies(change))
+
+    def run(given):
+        for image in _tensors(given.run(network)):
             if image.dim() == dims and image.is_floating_point():
                 if not image.isfinite().all():
                     raise ValueError("an output has values that are infinite or not a number")
                 return image
         raise ValueError(f"no output is an image of floating point with {dims} axes, as the inputs have")
 
-    example, small, times = run(), run(0), 1
+    example, small, times = run(inputs), run(flat(0, 1)), 1
     example_range = (example.amax() - example.amin()).item()
     rounding = 4 * torch.finfo(small.dtype).eps * small.abs().max()
     try:
-        large = run(0, times=2)
+        large = run(flat(0, 2))
     except Exception:  # whatever the model's own code raises
-        border = None
+        large = border = None
     else:
         border = _border(small, large, 1e-5 * example_range + rounding)
     if border and any(2 * sum(ends) > n for ends, n in zip(border, small.shape[2:], strict=True)):
         times = 2
     found, border = bool(border), border or [(n // 4, n // 4) for n in small.shape[2:]]
-    ratios = [
-        tuple(max(1, round(n / m)) for n, m in zip(example.shape[2:], step.sizes[0], strict=True))
-        for step in Watch(copied(model), inputs).steps
-        if step.dims == dims - 2
-    ]
-    phases = [_phases(run(seed, times) if seed or times > 1 else small, border, ratios) for seed in range(LEVELS)]
-    patterns = [phase.square().mean(list(range(1, dims))).sqrt() for phase in phases]  # each (N,)
-    number = max(range(LEVELS), key=lambda level: patterns[level].max().item())
-    worst = phases[number][patterns[number].argmax()]  # (C, *periods)
-    pattern = patterns[number].max().item()
-    whole = worst.shape[1:]
+    sizes = [_sizes(copied(model), flat(0, 1), small)]
+    if large is not None:
+        sizes.append(_sizes(copied(model), flat(0, 2), large))
+    ratios = _ratios(*sizes)
+    phases, numbers = [], []
+    for seed in range(LEVELS):
+        levels.clear()
+        phases += _phases(run(flat(seed, times)), border, ratios)  # each (C, *periods)
+        numbers += levels[0]
+    patterns = torch.stack([phase.square().mean().sqrt() for phase in phases])
+    place = patterns.argmax().item()
+    worst, pattern, whole = phases[place], patterns[place].item(), phases[place].shape[1:]
     periods = [period for period in range(2, math.lcm(*whole) + 1) if math.lcm(*whole) % period == 0]
     return dict(
         pattern=pattern,
         relative=pattern / example_range if example_range else math.inf if pattern else 0.0,
         per_phase={p: _means(worst, [math.gcd(p, n) for n in whole]).to(small.dtype) for p in periods},
+        level=numbers[place].cpu(),
+        patterns=patterns.tolist(),
         border=tuple(border),
         border_found=found,
     )
+
+
+def _sizes(model, inputs, image):
+    """List the sizes that a model upsamples, and at last that of its output."""
+    steps = Watch(model, inputs).steps
+    return [*(step.sizes[0] for step in steps if step.dims == image.dim() - 2), tuple(image.shape[2:])]
+
+
+def _ratios(small, large=None):
+    """Give the scale of the output by each size that is upsampled, for each axis."""
+    if large and len(large) == len(small):  # what is padded or cropped is the same in both, and drops out
+        small = [tuple(b - a for a, b in zip(*both, strict=True)) for both in zip(small, large, strict=True)]
+    *sizes, output = small
+    return [tuple(max(1, round(n / max(1, m))) for n, m in zip(output, size, strict=True)) for size in sizes]
 
 
 def _tensors(value):
