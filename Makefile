@@ -75,12 +75,12 @@ $(FOR_COLAB): tests/colab-2026-08.txt
 	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --progress-bar off -r $<
 	@touch $@
 
-# The packages without what they need besides, which would bring torchvision; torch with it.
+# torch with what it needs; the other packages without, which would bring torchvision.
 $(FOR_CENSUS): code/tools/census/requirements.txt
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer was not found; name it: make census PYTHON=..."; exit 1; }
 	$(PYTHON) -m venv --clear $(@D)
-	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --progress-bar off --no-deps -r $<
 	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --progress-bar off $$(grep '^torch==' $<)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --progress-bar off --no-deps -r $<
 	@touch $@
 
 notebooks: venv  ## Run the chapters again and store their outputs; CHAPTER=01 for one
