@@ -37,8 +37,8 @@ COMMON |= dict(fits=False, compiled=True)
         ("as it is", dict(transposed=True)),
         ("as it is", dict(folded=36 * 10**8)),
         ("conv_transpose", dict(kept=False)),
-        ("as it is", dict(kept=False, pixels=1023)),
-        ("conv_transpose", dict(kept=False, pixels=1024)),
+        ("as it is", dict(kept=False, pixels=255)),
+        ("conv_transpose", dict(kept=False, pixels=256)),
     ],
 )
 def test_rule(form, changes):

@@ -791,6 +791,20 @@ def test_the_audit_says_what_the_backend_could_do():
     assert 'padding after mode="bilinear"' in report[1]["verdict"] and "read by softmax" in report[2]["verdict"]
 
 
+def test_one_line_that_enlarges_several_pictures_of_which_one_folds():
+    class Heads(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.convs, self.last = nn.ModuleList(nn.Conv2d(2, 2, 1) for _ in range(2)), nn.Conv2d(4, 2, 1)
+
+        def forward(self, x):
+            ups = [nn.functional.interpolate(conv(x), scale_factor=2.0) for conv in self.convs]
+            return ups[0], self.last(torch.cat([ups[1], ups[1]], 1))
+
+    rows = audit(Heads(), torch.rand(1, 2, 4, 4))
+    assert len(rows) == 2 and all("the same as Conv2d 1x1" in row["verdict"] for row in rows)
+
+
 def test_a_model_that_cannot_be_captured_is_audited_all_the_same(monkeypatch):
     def forward(m, x):
         if x.numpy().sum() > 1e9:

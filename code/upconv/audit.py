@@ -191,7 +191,8 @@ def _add_sites(row, step, sites):
         row["verdict"] += "; not found in the graphs that torch.compile captures"
         return
     became = dict.fromkeys(text for site in own for text in site.became)
-    macs = [sum(counts) for counts in zip(*own[0].macs, strict=True)]
+    counted = next((site.macs for site in own if site.macs), ())  # one line may enlarge several, and not all fold
+    macs = [sum(counts) for counts in zip(*counted, strict=True)]
     if became:
         row["exact_targets"] = ("conv_transpose",)
         row["macs"] = macs[0]
