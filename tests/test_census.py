@@ -1,8 +1,9 @@
 """The census: its table holds the rows of its models, its counts add up, and a few are made again."""
 
 import csv
-import importlib.metadata
+import os
 import re
+import socket
 from collections import Counter
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from torch.nn import functional as F
 
 from tools.census import __main__ as census
 from tools.census.look import COLUMNS, FORMS, KINDS, Steps, called, fold, row
-from tools.census.make import build, stand_in
+from tools.census.make import build, offline, stand_in
 from tools.census.models import MODELS, Model, New, new
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -64,8 +65,6 @@ AGAIN = [("monai", "VoxelMorphUNet"), ("unet", "UNet2D"), ("diffusers", "Autoenc
 @pytest.mark.parametrize("key", AGAIN, ids=" ".join)
 def test_a_row_made_again_is_the_same(key):
     [model] = [model for model in MODELS if (model.package, model.name) == key]
-    if importlib.metadata.version(model.package) != ROWS[key]["version"]:
-        pytest.skip("another version")
     made = {column: str(value) for column, value in row(model).items()}
     assert made | dict(torch="", date="") == ROWS[key] | dict(torch="", date="")
 
@@ -122,9 +121,26 @@ def test_a_stand_in_is_imported_and_does_nothing(monkeypatch):
     from nowhere_to_be_found.deep import Thing  # noqa: PLC0415
 
     assert isinstance(Thing(1).__class__, type) and Thing.CONSTANT
+    assert not hasattr(__import__("nowhere_to_be_found"), "__all__")  # what Python asks a module for is not there
     assert issubclass(type("Own", (Thing,), {}), Thing)
     with pytest.raises(ImportError):
         __import__("neither_is_this")
+
+
+def test_nothing_is_downloaded(monkeypatch):
+    for owner, name in ((socket.socket, "connect"), (socket.socket, "connect_ex"), (socket, "getaddrinfo")):
+        monkeypatch.setattr(owner, name, lambda *_: None)
+    monkeypatch.setattr(socket, "create_connection", lambda *_: None)
+    for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "YOLO_OFFLINE", "YOLO_AUTOINSTALL", "YOLO_CONFIG_DIR"):
+        monkeypatch.setenv(name, "")
+    offline()
+    with socket.socket() as one:
+        for call in (one.connect, one.connect_ex, socket.create_connection):
+            with pytest.raises(OSError, match="downloads nothing"):
+                call(("127.0.0.1", 9))
+    with pytest.raises(OSError, match="downloads nothing"):
+        socket.getaddrinfo("localhost", 9)
+    assert os.environ["HF_HUB_OFFLINE"] == os.environ["TRANSFORMERS_OFFLINE"] == "1"
 
 
 def test_a_model_that_fails_has_no_row_and_is_named(monkeypatch, tmp_path, capsys):
