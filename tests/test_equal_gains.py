@@ -142,7 +142,20 @@ def test_the_gradient_is_that_of_the_projection():
     assert torch.autograd.gradcheck(_EqualGains((5, 4), (2, 3)), weight)
 
 
-def test_it_exports_compiles_and_is_rewritten_as_the_layer_that_it_is():
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_several_networks_run_as_one(memory_format):
+    """As torch.func trains an ensemble; and the weight keeps the memory format of what is stored."""
+    models = [nn.Sequential(equal_gains(nn.ConvTranspose2d(3, 4, 4, 2, 1))) for _ in range(3)]
+    for model in models:
+        model.to(memory_format=memory_format)
+        assert model[0].weight.is_contiguous(memory_format=memory_format)
+    x = torch.randn(1, 3, 6, 5)
+    state = torch.func.stack_module_state(models)
+    made = torch.vmap(lambda state: torch.func.functional_call(models[0], state, (x,)))(state)
+    torch.testing.assert_close(made, torch.stack([model(x) for model in models]))
+
+
+def test_it_exports_and_is_rewritten_as_the_layer_that_it_is():
     model = nn.Sequential(equal_gains(nn.ConvTranspose2d(3, 4, 4, 2, 1)), nn.ReLU()).eval()
     x = torch.randn(1, 3, 6, 5)
     torch.testing.assert_close(torch.export.export(model, (x,)).module()(x), model(x))
