@@ -260,7 +260,7 @@ def flat_response(
         Of the first output with as many axes, away from the border, on the worst of eight flat inputs (times N):
         `pattern`, the root mean square over channels and phases of what repeats with the model's scales, in the
         output's units; `relative`, that over the output's range on the example inputs, infinite if the range alone is
-        0; `per_phase`, for each period from 2 to the whole scale a tensor (C, *periods), by how much a phase, counted
+        0; `per_phase`, for each period from 2 to the whole scale a tensor (C, periods...), by how much a phase, counted
         from the picture's first pixel, lies above the mean of all; `level`, (C,), the color of that input; `patterns`,
         those of all the flat inputs; `border`, for each axis the pixels left out before
         and behind; `border_found`, whether that is how deep the border reaches. If not, it is a quarter of the picture:
