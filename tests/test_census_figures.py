@@ -1,10 +1,10 @@
-"""The census's figure shows every layer and every network in its row, at its value."""
+"""The censuses' figures: every layer and network in its row, at its value; every task's models, each as one."""
 
 import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 
-from upconv.book.census_figures import census
+from upconv.book.census_figures import by_task, census
 from upconv.book.figures import use_book_style
 
 LABELS = {"B": "second", "A": "first"}
@@ -73,3 +73,37 @@ def test_patterns_too_small_for_the_axis_are_arrows_at_its_end():
 def test_what_has_no_place_is_refused(layers, message):
     with pytest.raises(ValueError, match=message):
         census(layers, RESPONSES, labels=LABELS)
+
+
+MODELS = pd.DataFrame(
+    [("b", 4, 1, 3, 0), ("b", 100, 0, 0, 100), ("a", 2, 2, 0, 0)],
+    columns=["task", "steps", "one", "two", "three"],
+)
+GROUPS = {"first": ["one", "two"], "second": ["three"]}
+
+
+def test_each_model_of_a_task_weighs_the_same_however_many_steps_it_has():
+    use_book_style()
+    figure = by_task(MODELS, GROUPS)
+    [axis] = figure.axes
+    assert figure.get_facecolor()[3] == 0 and axis.yaxis_inverted()
+    assert [tick.get_text() for tick in axis.get_yticklabels()] == ["b (2)", "a (1)"]
+    first, second = axis.containers
+    assert [(bar.get_x(), bar.get_width()) for bar in first] == [(0, 0.5), (0, 1)]
+    assert [(bar.get_x(), bar.get_width()) for bar in second] == [(0.5, 0.5), (1, 0)]
+    assert [text.get_text() for text in axis.texts] == ["50%", "100%", "50%", ""]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == list(GROUPS)
+    assert len({bars[0].get_facecolor() for bars in axis.containers}) == 2
+
+
+@pytest.mark.parametrize(
+    ("models", "groups", "message"),
+    [
+        (MODELS, dict(first=["one"], second=["three"]), "must hold every step of a model once"),
+        (MODELS.assign(steps=0, one=0, two=0, three=0), GROUPS, "each model must have one"),
+        (MODELS, {str(number): ["one"] for number in range(7)}, "colours for 6 groups, not for 7"),
+    ],
+)
+def test_models_that_the_bars_do_not_hold_are_refused(models, groups, message):
+    with pytest.raises(ValueError, match=message):
+        by_task(models, groups)

@@ -23,6 +23,7 @@ from upconv.projection import is_upsample_conv
 __all__ = ["audit", "flat_response"]
 
 COLUMNS = "name kind sizes even_overlap dc_spread off_dc_energy macs exact_targets verdict".split()
+PICTURES = "off_dc_energy is about the weights alone; upconv.flat_response measures what the picture shows"
 CONV_TRANSPOSE = "input weight bias stride padding output_padding groups dilation".split()
 
 
@@ -49,17 +50,18 @@ def audit(
         A row for each upsampling step as a dict, functional ones included, in the order in which they run: `name`;
         `kind`; `sizes`, of input and output; `kernel_size` and `stride`, of a transposed convolution; `even_overlap`,
         whether all phases have equally many taps; `dc_spread`, the largest difference between the gains of two phases,
-        relative to the largest gain; `off_dc_energy`, the share of a flat input's energy that its weights put into a
-        pattern; `macs`; `exact_targets`, what it could be exactly, by `rewrite` if it is a layer and
-        otherwise by the backend; `verdict`, in one line. It prints as a table. What makes an image larger in another
-        way (by reshaping, say) is a row too, whose kind is what did it. In a model without upsampling it is empty.
+        relative to the largest gain; `off_dc_energy`, the share of a flat input's energy that its weights, taken alone,
+        put into a pattern (what the picture shows, `flat_response` says); `macs`; `exact_targets`, what it could be
+        exactly, by `rewrite` if it is a layer and otherwise by the backend; `verdict`, in one line. It prints as a
+        table. What makes an image larger in another way (by reshaping, say) is a row too, whose kind is what did it. In
+        a model without upsampling it is empty.
 
     Raises
     ------
     TypeError
         If `model` is no module, or `example_inputs` neither a tensor nor a tuple.
     ValueError
-        As in `rewrite`, if a module's forward is not its class's.
+        As in `rewrite`, if a module's forward is not its class's, or if the model is on the device meta.
 
     See Also
     --------
@@ -74,7 +76,7 @@ def audit(
     >>> audit(model, torch.zeros(1, 4, 8, 8))[0]["verdict"]
     'keeps flat inputs flat; the same as ConvTranspose2d 4x4, stride 2, with 0.44 of the MACs'
     """
-    follow(model)
+    _follow(model)
     inputs = Inputs(example_inputs, example_kwargs)
     watch = _Audit(copied(model), inputs)
     steps = [(step, row) for step, row in watch.rows if step.arguments or step.what == "PixelShuffle"]
@@ -90,7 +92,14 @@ def audit(
             sites = _captured(model, inputs) if sites is None else sites
             _add_sites(row, step, sites)
     rows = [row for _, row in watch.rows]
-    return Report(rows, COLUMNS, "" if rows else "this model does no upsampling on these inputs")
+    note = PICTURES if any(row["off_dc_energy"] for row in rows) else ""
+    return Report(rows, COLUMNS, note if rows else "this model does no upsampling on these inputs")
+
+
+def _follow(model):
+    follow(model)
+    if any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers())):
+        raise ValueError("model is on the device meta, where weights have no values to measure: give it on another")
 
 
 class _Audit(Watch):
@@ -166,10 +175,10 @@ def _add_layers(row, layer):
 
 def _captured(model, inputs):
     """Fold what PyTorch captures of a model; give the sites, or why there are none."""
-    sites = []
+    graphs = []
 
     def look(gm, example_inputs):
-        sites.extend(folded_copy(gm)[1])
+        graphs.append(folded_copy(gm)[1])
         return gm.forward
 
     try:
@@ -177,6 +186,11 @@ def _captured(model, inputs):
             inputs.run(torch.compile(copied(model), backend=look, dynamic=False))
     except Exception as error:  # whatever Dynamo and the model's own code raise
         return f"{type(error).__name__}: {error}".splitlines()[0]
+    sites = [site for own in graphs for site in own]
+    if len(graphs) > 1:  # what leaves the one may be read in the next
+        end = f"the output of one of the {len(graphs)} graphs that torch.compile makes of the model"
+        for site in sites:
+            site.reasons = [reason.replace("the output", end) for reason in site.reasons]
     return sites
 
 
@@ -215,7 +229,7 @@ def _pattern(gains):
 def _verdict(measures):
     if measures["dc_spread"] < 1e-5:
         return "keeps flat inputs flat"
-    return f"draws a pattern on flat inputs, {measures['off_dc_energy']:.2f} of their energy"
+    return f"its weights alone draw a pattern on flat inputs, {measures['off_dc_energy']:.2f} of their energy"
 
 
 LEVELS = 8  # flat inputs
@@ -246,7 +260,7 @@ def flat_response(
         Of the first output with as many axes, away from the border, on the worst of eight flat inputs (times N):
         `pattern`, the root mean square over channels and phases of what repeats with the model's scales, in the
         output's units; `relative`, that over the output's range on the example inputs, infinite if the range alone is
-        0; `per_phase`, for each period from 2 to the whole scale a tensor (C, *periods), by how much a phase, counted
+        0; `per_phase`, for each period from 2 to the whole scale a tensor (C, periods...), by how much a phase, counted
         from the picture's first pixel, lies above the mean of all; `level`, (C,), the color of that input; `patterns`,
         those of all the flat inputs; `border`, for each axis the pixels left out before
         and behind; `border_found`, whether that is how deep the border reaches. If not, it is a quarter of the picture:
@@ -257,8 +271,8 @@ def flat_response(
     TypeError
         If `model` is no module, or `example_inputs` neither a tensor nor a tuple.
     ValueError
-        If no input or no output is an image, or an output is not finite; or, as in `rewrite`, if a module's forward is
-        not its class's.
+        If no input or no output is an image, or an output is not finite; or, as in `audit`, if a module's forward is
+        not its class's, or the model is on the device meta.
 
     See Also
     --------
@@ -285,7 +299,7 @@ def flat_response(
     >>> round(response["pattern"], 4), response["border"]
     (1.7321, ((0, 0), (0, 0)))
     """
-    follow(model)
+    _follow(model)
     inputs, network = Inputs(example_inputs, example_kwargs), copied(model)
     dims = max((x.dim() for x in inputs.tensors() if x.is_floating_point() and x.dim() - 2 in AXES), default=None)
     if dims is None:

@@ -1,10 +1,13 @@
-"""The figure of the census of trained weights: what layers threaten beside what pictures show."""
+"""The figures of the two censuses: what trained layers threaten beside what pictures show, and who upsamples how."""
 
 import matplotlib.pyplot as plt
 
-from upconv.book.drawings import BLUE, GREEN, GREY, ORANGE
+from upconv.book.drawings import BLUE, GREEN, GREY, ORANGE, PINK, SKY
 
-__all__ = ["census"]
+__all__ = ["by_task", "census"]
+
+FILLS = (BLUE, GREEN, SKY, ORANGE, PINK, GREY)
+LEGIBLE = 0.095  # of a bar: the narrowest part that has room for its number
 
 STRIDES = {2: ("o", BLUE), 3: ("^", ORANGE)}  # a marker and its colour
 LEAST = 0.01  # grey levels: where the axis of the patterns begins
@@ -72,6 +75,54 @@ def census(layers, responses, *, labels):
         axis.xaxis.label.set_fontsize(9)
         axis.grid(axis="y", alpha=0.25)
     figure.legend(legend.values(), legend, loc="outside lower center", ncols=2, frameon=False, fontsize=9)
+    return figure
+
+
+def by_task(models, groups):
+    """Show which forms of upsampling the models of each task use: a bar a task, a part of it for each form.
+
+    Every model has the same weight: if half of its steps are of one form, it counts there as half a model. So one with
+    a hundred steps does not hide the others.
+
+    Parameters
+    ----------
+    models : pandas.DataFrame
+        A row for each model: `task`, `steps`, and the number of steps of each form, as in data/results/census.csv.
+    groups : dict of str to list of str
+        Up to six labels, in the order of the parts, and the columns that each of them adds up.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    ValueError
+        If there are more than six groups, or a model's steps are not those of the groups.
+    """
+    if len(groups) > len(FILLS):
+        raise ValueError(f"there are colours for {len(FILLS)} groups, not for {len(groups)}")
+    steps = models["steps"]
+    shares = {label: models[columns].sum(axis=1) / steps for label, columns in groups.items()}
+    if ((sum(shares.values()) - 1).abs() > 1e-9).any() or (steps == 0).any():
+        raise ValueError("the groups must hold every step of a model once, and each model must have one")
+    tasks = list(dict.fromkeys(models["task"]))
+    counts = models["task"].value_counts()
+    figure, axis = plt.subplots(figsize=(7.5, 0.36 * len(tasks) + 1.3), layout="constrained")
+    left = [0.0] * len(tasks)
+    for (label, share), fill in zip(shares.items(), FILLS, strict=False):
+        widths = share.groupby(models["task"]).mean()[tasks].tolist()
+        bars = axis.barh(tasks, widths, left=left, color=fill, height=0.72, label=label)
+        texts = [f"{width:.0%}" if width >= LEGIBLE else "" for width in widths]
+        axis.bar_label(bars, texts, label_type="center", fontsize=8.5, color="white" if fill == BLUE else "#1a1a1a")
+        left = [start + width for start, width in zip(left, widths, strict=True)]
+    axis.set_yticks(range(len(tasks)), [f"{task} ({counts[task]})" for task in tasks])
+    axis.set(xlim=(0, 1), ylim=(len(tasks) - 0.5, -0.5))
+    axis.xaxis.set_major_formatter(lambda x, _: f"{x:.0%}")
+    axis.set_xlabel("of a task's models", fontsize=9)
+    axis.tick_params(labelsize=9)
+    axis.tick_params(axis="y", length=0)
+    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
     return figure
 
 
