@@ -15,7 +15,7 @@ TORCH ?= $(patsubst torch==%,%,$(filter torch==%,$(shell cat tests/oldest.txt)))
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2
 
 .DEFAULT_GOAL := help
-.PHONY: help book test test-unit test-colab test-oldest bench sweeps census weights venv notebooks standalone links serve lint format clean
+.PHONY: help book test test-unit test-colab test-oldest bench sweeps census weights venv notebooks standalone cheatsheet links serve lint format clean
 
 help:  ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -94,6 +94,9 @@ notebooks: venv  ## Run the chapters again and store their outputs; CHAPTER=01 f
 
 standalone: $(FOR_SITE)  ## Write each chapter as one notebook that runs anywhere, into _build/standalone
 	@$(BIN)/python -m tools.notebooks.standalone
+
+cheatsheet: venv book  ## Print the cheat sheet into _build/cheatsheet.pdf (needs chromium)
+	@$(BIN)/python -m tools.site.cheatsheet
 
 links: $(FOR_SITE)  ## Look whether the addresses that the pages name are still there (needs the network)
 	@$(BIN)/python -m tools.site.check_links

@@ -17,6 +17,7 @@ from bs4 import BeautifulSoup
 from tools.notebooks import standalone
 from tools.notebooks.plain_markdown import read_references
 from tools.site import build as build_site
+from tools.site import cheatsheet
 
 ROOT = Path(__file__).parents[1]
 PAGES = re.findall(r"(?:root|file): (\S+)", (ROOT / "_toc.yml").read_text())
@@ -229,6 +230,11 @@ def test_a_page_opens_from_the_disk_and_fits_a_phone(visit, site, page):
 def test_a_page_opens_from_a_server_without_complaint(visit, server, page):
     _, complaints = visit(f"{server}/{page}.html")
     assert complaints == []
+
+
+def test_the_cheat_sheet_prints_on_one_page(browser, site, tmp_path):
+    cheatsheet.print_sheet(browser, site, tmp_path / "sheet.pdf")
+    assert cheatsheet.count_pages((tmp_path / "sheet.pdf").read_bytes()) == 1
 
 
 def test_formulas_are_set_with_the_sites_own_fonts(visit, site):
