@@ -2,6 +2,7 @@
 
 import functools
 import http.server
+import json
 import os
 import re
 import shutil
@@ -135,6 +136,14 @@ def test_chapters_and_figures_are_numbered_as_in_the_copies(pages, copies):
         assert numbers == re.findall(r"^\*\*(Fig\. [\d.]+)\*\* ", copy, re.MULTILINE), page
         figures += len(numbers)
     assert links > 30 and figures > 30
+
+
+def test_the_search_finds_what_its_words_leave_out(site):
+    """Sphinx's search drops digits and knows one spelling; entries of the index are found as they stand."""
+    text = (site / "searchindex.js").read_text(encoding="utf-8")
+    entries = json.loads(text[text.index("{") : text.rindex("}") + 1])["indexentries"]
+    wanted = ("4/2/1", "size mismatch", "bilinear initialization", "bilinear initialisation")
+    assert entries.keys() >= set(wanted)
 
 
 def test_no_page_shows_the_name_of_a_label_for_its_number(pages):

@@ -187,6 +187,8 @@ class _Cell:
         if name == "term":
             anchor = self.look_up(self.references.terms, " ".join(key.lower().split()), "term")
             return f"[{text or key}]({self.site}{GLOSSARY}.html#{anchor})"
+        if name == "index":  # an entry of the site's index and of its search
+            return text or key
         raise self.error(f"role {{{name}}}`{content}` is unknown to plain_markdown.py; add it there or do without")
 
     def check(self, text):
