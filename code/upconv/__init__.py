@@ -14,6 +14,7 @@ from upconv.arithmetic import (
 )
 from upconv.audit import audit
 from upconv.cost import macs, parameters
+from upconv.explorer import explore
 from upconv.fold import upsample_conv_to_jump
 from upconv.graph import backend, fold_exported
 from upconv.init import bilinear_, icnr_
@@ -39,6 +40,7 @@ __all__ = [
     "conv_transpose_output_size",
     "conv_transpose_to_subpixel",
     "conv_transpose_to_upsample_conv",
+    "explore",
     "fold_exported",
     "icnr_",
     "is_upsample_conv",

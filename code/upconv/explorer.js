@@ -168,7 +168,7 @@ function reads(settings, j) {
       add(i + 1, a, at - i);
     }
   }
-  return found;
+  return found.sort((one, two) => one.i - two.i);
 }
 
 function sizeOf(settings) {
@@ -184,7 +184,7 @@ const phaseOf = (settings, j) => mod(j + composed(settings).crop, settings.strid
 // The state of the figure, and its words
 
 const DEFAULTS = {
-  operator: "conv_transpose", mode: "nearest", axes: 1, inputSize: 4, kernelSize: 3, stride: 2, padding: 1, outputPadding: 0,
+  operator: "conv_transpose", mode: "nearest", axes: 1, inputSize: 4, kernelSize: 3, stride: 2, padding: 0, outputPadding: 0,
   dilation: 1, taps: "ones", inChannels: 64, outChannels: 32, outputSize: 8, view: "stamps", colour: "phase", open: "taps",
 };
 // Allowed values; of numbers the least, the greatest, and where a slider ends as long as that suffices.
@@ -677,12 +677,13 @@ export function render({ model, el }) {
   return () => { stop(null); sizes.disconnect(); view.removeEventListener("hashchange", recall); };
 }
 
-// Fill every figure of the page that `upconv.explorer.explore` made and that is not filled yet.
-export function mount() {
+// Fill every figure of the page that `upconv.explorer.explore` made and that is not filled yet; with `linked` its state
+// is part of the address.
+export function mount(linked) {
   for (const el of document.querySelectorAll(".upconv-explorer[data-settings]")) {
     const settings = JSON.parse(el.dataset.settings);
     el.removeAttribute("data-settings");
-    render({ model: { get: (name) => settings[name] }, el });
+    render({ model: { get: (name) => (linked || name !== "name" ? settings[name] : undefined) }, el });
   }
 }
 
