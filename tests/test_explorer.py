@@ -491,7 +491,7 @@ def test_motion_plays_steps_and_pauses(show):
     step.click()
     assert page.evaluate(zeros) > before  # the zeros are stuffed in
     assert "Output pixel 0" in page.locator("[data-part=pixel]").inner_text()
-    play = page.locator("[data-move='0']")
+    play = page.locator("[aria-label='▶ play']")
     play.click()
     assert "pause" in play.inner_text()
     page.wait_for_function("document.querySelector('[data-part=pixel]').textContent.includes('pixel 2')")
