@@ -21,6 +21,7 @@ from upconv.arithmetic import Int, checked_setting, conv_output_size, conv_trans
 
 __all__ = ["Explorer", "explore"]
 
+SHUFFLE = "pixel_shuffle"
 SCALES = {"conv_transpose": "stride", "upsample_conv": "scale_factor", "pixel_shuffle": "upscale_factor"}
 MODES = ("nearest", "bilinear")
 TAPS = ("ones", "tent", "random", "icnr")
@@ -154,15 +155,27 @@ class Explorer:
         """
         picture = base64.b64encode(_picture(self.settings).encode()).decode()
         words = escape(_words(self.settings))
-        script = Path(__file__).with_suffix(".js").read_text(encoding="utf-8")
         stored = "PYTEST_VERSION" in os.environ  # nbval compares
         return (
             f'<div class="upconv-explorer" data-settings="{escape(json.dumps(self.settings))}"><figure>'
             f'<img src="data:image/svg+xml;base64,{picture}" alt="{words}" style="max-width: 100%">'
             f"<figcaption>{words} {ABOUT}</figcaption></figure></div>"
-        ) + ("" if stored else f'<script type="module" class="upconv-explorer-script">\n{script}\nmount();\n</script>')
+        ) + ("" if stored else LIVE.format(style=_read("css"), script=_read("js")))
 
 
+def _read(suffix):
+    return Path(__file__).with_suffix(f".{suffix}").read_text(encoding="utf-8")
+
+
+LIVE = """\
+<!-- explorer -->
+<style>
+{style}</style>
+<script type="module">
+{script}
+mount();
+</script>
+<!-- /explorer -->"""
 ABOUT = (
     "Each row is the stamp of one input pixel, in the colours of the phases; the last row is the output, drawn where its "
     "pixels lie over the input. This is a picture of an interactive figure, which needs JavaScript and a trusted notebook."
@@ -185,7 +198,7 @@ def _taps(taps, operator, sizes):
         seeded = kind in ("random", "icnr")
         if kind not in TAPS or (seed and not (seeded and seed.isdecimal())) or (kind == "icnr" and operator != SHUFFLE):
             raise ValueError(f"taps={taps!r} must be numbers or one of {', '.join(map(repr, TAPS))}")
-        return f"{kind}:{seed or 0}" if seeded else kind
+        return _named_taps(kind, int(seed or 0), operator, sizes)
     try:
         numbers = torch.as_tensor(taps, dtype=torch.float64).flatten().tolist()
     except (TypeError, ValueError, RuntimeError):
@@ -197,7 +210,20 @@ def _taps(taps, operator, sizes):
     return [round(number, 6) for number in numbers]
 
 
-SHUFFLE = "pixel_shuffle"
+def _named_taps(kind, seed, operator, sizes):
+    k, axes = sizes["kernel_size"], sizes["axes"]
+    if kind == "ones":
+        return kind
+    filters = sizes["stride"] ** axes if operator == SHUFFLE else 1
+    size = (k,) * axes
+    if kind == "tent":
+        line = 1 - (torch.arange(k, dtype=torch.float64) - (k - 1) / 2).abs() / ((k + 1) // 2)
+        drawn = line if axes == 1 else line[:, None] * line
+    else:
+        generator = torch.Generator().manual_seed(seed)
+        size = size if kind == "icnr" else (filters, *size)
+        drawn = torch.randint(-99, 100, size, generator=generator).double() / 100
+    return [round(number, 6) for number in drawn.expand(filters, *(k,) * axes).flatten().tolist()]
 
 
 def _output_size(settings):

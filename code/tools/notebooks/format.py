@@ -13,7 +13,7 @@ IGNORED_TAG = "nbval-ignore-output"
 KERNELSPEC = {"display_name": "Python 3", "language": "python", "name": "python3"}
 TRANSIENT_METADATA = ("execution", "ExecuteTime", "executionInfo", "collapsed", "scrolled")
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
-EXPLORER_SCRIPT = re.compile(r'<script type="module" class="upconv-explorer-script">.*?</script>', re.DOTALL)
+EXPLORER = re.compile("<!-- explorer -->.*?<!-- /explorer -->", re.DOTALL)
 OVERWRITTEN = re.compile(r"^.*\r(?=[^\n])", re.MULTILINE)  # as nbval reads a carriage return
 
 
@@ -122,7 +122,7 @@ def normalise(notebook):
             if "image/png" in data:
                 data["image/png"] = _plain_png(data["image/png"])
             if "text/html" in data:  # its settings and its picture stay, so a change of the script changes no notebook
-                data["text/html"] = EXPLORER_SCRIPT.sub("", data["text/html"])
+                data["text/html"] = EXPLORER.sub("", data["text/html"])
             if WIDGET_VIEW in data:
                 view = data[WIDGET_VIEW]
                 view["model_id"] = models.setdefault(view["model_id"], f"{len(models) + 1:032x}")

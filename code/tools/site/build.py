@@ -46,10 +46,9 @@ def build(root=ROOT):
         subprocess.run(command, check=True)
         for path in standalone.write(root):
             shutil.copy(path, output / "_sources" / "chapters" / path.name)
-        script = EXPLORER.read_text(encoding="utf-8")
         for path in output.glob("chapters/*.html"):
             page = path.read_text(encoding="utf-8")
-            if (live := with_explorer(page, script)) != page:
+            if (live := with_explorer(page)) != page:
                 path.write_text(live, encoding="utf-8", newline="\n")
     except BaseException:
         shutil.rmtree(output, ignore_errors=True)
@@ -57,17 +56,16 @@ def build(root=ROOT):
     return output
 
 
-def with_explorer(page, script):
+def with_explorer(page):
     """Put the interactive figure's script at the end of a page that has such a figure.
 
-    Inside the page, since browsers load no module from a file of its own where the page is opened from the disk.
+    Inside the page, since browsers load no module from a file of its own where the page is opened from the disk. The
+    package has the two files; it cannot be imported here, where torch need not be.
 
     Parameters
     ----------
     page : str
         HTML.
-    script : str
-        `explorer.js`.
 
     Returns
     -------
@@ -76,7 +74,9 @@ def with_explorer(page, script):
     if 'class="upconv-explorer"' not in page:
         return page
     body, end, rest = page.rpartition("</body>")
-    return f'{body}<script type="module">\n{script}\nmount(true);\n</script>\n{end}{rest}'
+    style, script = (EXPLORER.with_suffix(suffix).read_text(encoding="utf-8") for suffix in (".css", ".js"))
+    live = f'<style>\n{style}</style>\n<script type="module">\n{script}\nmount(true);\n</script>\n'
+    return f"{body}{live}{end}{rest}"
 
 
 def main():
