@@ -141,8 +141,7 @@ function sizeOf(given) {
 	return transposed ? convTransposeSize(given) : shuffled ? convSize(more) * s : convSize({ ...more, inputSize: n * s });
 }
 
-// Of numbers the default, the least, the greatest, and where sliders end while that suffices; of others all, the default
-// first.
+// Of numbers the default, the least, the greatest, and where sliders end while that suffices; else all, the default first.
 const ALLOWED = {
 	inputSize: [4, 1, 32, 10], kernelSize: [3, 1, 32, 7], stride: [2, 1, 16, 4], padding: [0, 0, 32, 5], outputPadding: [0, 0, 15, 3], dilation: [1, 1, 8, 3],
 	axes: [1, 1, 2], outputSize: [8, 1, 512], operator: ["conv_transpose", "upsample_conv", "pixel_shuffle"], mode: ["nearest", "bilinear"],
@@ -214,7 +213,7 @@ function read(line) {
 	return { ...changes, channels: [layer.in_channels, layer.out_channels / (operator === "pixel_shuffle" ? stride ** 2 : 1)] };
 }
 
-// All that is shown of a state. `place` is where an output pixel's middle lies, in input pixels from the first's left edge.
+// All that is shown of a state; `place` is where an output pixel's middle lies on the input's ruler.
 function sceneOf(state) {
 	const { axes, stride: s } = state, m = sizeOf(state), layer = axis(state), { span, crop } = layer;
 	const taps = state.taps === "ones" ? range(countOf(state), () => 1) : state.taps;
@@ -536,9 +535,9 @@ export function render({ model, el, linked }) {
 
 // Fill every figure that `explore` left in the page; if `linked`, the state is part of the address.
 export function mount(linked) {
-	for (const el of document.querySelectorAll("[data-given].upconv-explorer")) {
-		const model = new Map(Object.entries(JSON.parse(el.dataset.given)));
-		el.removeAttribute("data-given");
+	for (const el of document.querySelectorAll("[data-settings].upconv-explorer")) {
+		const model = new Map(Object.entries(JSON.parse(el.dataset.settings)));
+		el.removeAttribute("data-settings");
 		render({ model, el, linked });
 	}
 }

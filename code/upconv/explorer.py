@@ -177,8 +177,8 @@ mount();
 </script>
 <!-- /explorer -->"""
 ABOUT = (
-    "Each row is the stamp of one input pixel, in the colours of the phases; the last row is the output, drawn where its "
-    "pixels lie over the input. This is a picture of an interactive figure, which needs JavaScript and a trusted notebook."
+    "Each row is the stamp of one input pixel, coloured by phase; the last row is the output, where its pixels lie "
+    "over the input. This is a picture of an interactive figure, which needs JavaScript and a trusted notebook."
 )
 
 
@@ -230,7 +230,9 @@ def _output_size(settings):
     n, k, s, p, d = (settings[key] for key in ("input_size", "kernel_size", "stride", "padding", "dilation"))
     if settings["operator"] == "conv_transpose":
         return conv_transpose_output_size(n, k, s, p, settings["output_padding"], d)
-    return conv_output_size(n, k, 1, p, d) * s if settings["operator"] == SHUFFLE else conv_output_size(n * s, k, 1, p, d)
+    return (
+        conv_output_size(n, k, 1, p, d) * s if settings["operator"] == SHUFFLE else conv_output_size(n * s, k, 1, p, d)
+    )
 
 
 def _words(settings):
@@ -294,5 +296,6 @@ def _picture(settings):
     width = x(last) + 84
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:.0f}" height="{height}" '
-        f'viewBox="0 0 {width:.0f} {height}"><rect width="100%" height="100%" rx="6" fill="#fff"/>{"".join(parts)}</svg>'
+        f'viewBox="0 0 {width:.0f} {height}"><rect width="100%" height="100%" rx="6" fill="#fff"/>'
+        f"{''.join(parts)}</svg>"
     )

@@ -2,8 +2,8 @@
 
 A clean folder, since Sphinx reports a warning once: a second build over a failed one would pass. Nothing is run, so it
 takes seconds. The buttons of a chapter lead to its copy that runs by itself, of `tools.notebooks.standalone`, which
-takes the place of the chapter's source in the site. Pages with an interactive figure get its script, which notebooks are
-stored without.
+takes the place of the chapter's source in the site. Pages with an interactive figure get its script, without which
+notebooks are stored.
 """
 
 import shutil
