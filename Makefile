@@ -7,13 +7,14 @@ BIN := .venv/bin
 FOR_SITE := .venv/installed-site
 FOR_ALL := .venv/installed
 FOR_COLAB := _build/colab/installed
+FOR_CENSUS := _build/census/installed
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off
 OLDEST := _build/oldest/bin
 TORCH ?= $(patsubst torch==%,%,$(filter torch==%,$(shell cat tests/oldest.txt)))
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2
 
 .DEFAULT_GOAL := help
-.PHONY: help book test test-unit test-colab test-oldest bench sweeps venv notebooks standalone links serve lint format clean
+.PHONY: help book test test-unit test-colab test-oldest bench sweeps census venv notebooks standalone links serve lint format clean
 
 help:  ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,6 +54,9 @@ bench: venv  ## Time the forms of layers and models, and training steps; PART="l
 sweeps: venv  ## Make the missing rows of the tables in data/results, in order; ONLY="schedules" for some, JOBS=2
 	@$(BIN)/python -m tools.sweeps $(ONLY) --jobs $(or $(JOBS),1)
 
+census: $(FOR_CENSUS)  ## Make the missing rows of data/results/census.csv: what published models upsample with; ONLY="monai timm"
+	@PYTHONPATH=code OMP_NUM_THREADS=1 $(<D)/bin/python -m tools.census $(ONLY)
+
 venv: $(FOR_ALL)  ## Make the virtual environment .venv and install everything into it
 
 $(FOR_SITE): requirements-site.txt pyproject.toml
@@ -69,6 +73,14 @@ $(FOR_ALL): $(FOR_SITE) requirements.txt
 $(FOR_COLAB): tests/colab-2026-08.txt
 	$(PYTHON) -m venv --clear $(@D)
 	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --progress-bar off -r $<
+	@touch $@
+
+# torch with what it needs; the other packages without, which would bring torchvision.
+$(FOR_CENSUS): code/tools/census/requirements.txt
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer was not found; name it: make census PYTHON=..."; exit 1; }
+	$(PYTHON) -m venv --clear $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --progress-bar off $$(grep '^torch==' $<)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --progress-bar off --no-deps -r $<
 	@touch $@
 
 notebooks: venv  ## Run the chapters again and store their outputs; CHAPTER=01 for one

@@ -37,8 +37,8 @@ COMMON |= dict(fits=False, compiled=True)
         ("as it is", dict(transposed=True)),
         ("as it is", dict(folded=36 * 10**8)),
         ("conv_transpose", dict(kept=False)),
-        ("as it is", dict(kept=False, pixels=1023)),
-        ("conv_transpose", dict(kept=False, pixels=1024)),
+        ("as it is", dict(kept=False, pixels=255)),
+        ("conv_transpose", dict(kept=False, pixels=256)),
     ],
 )
 def test_rule(form, changes):
@@ -133,6 +133,18 @@ def test_backend_to_each_form(form, dynamic, monkeypatch):
     assert {name: getattr(seen[0], name) for name in expected} == expected
     assert seen[0].jump == 2 * 3 * 5 * 4 * 5 * 9 + 2 * 6 * 10 * 3 * 5 * 9
     assert (seen[0].pixels, seen[0].kept, seen[0].compiled) == (2 * 3 * 5, True, False)
+
+
+def test_a_dilated_kernel_has_no_jump_form_to_choose(monkeypatch):
+    seen, rule = [], _folding.fastest
+    monkeypatch.setattr(_folding, "fastest", lambda work: (seen.append(work), rule(work))[1])
+    for dilation in (1, 2):
+        model = nn.Sequential(nn.Upsample(scale_factor=2), nn.Conv2d(512, 2, 3, dilation=dilation))
+        torch.compiler.reset()
+        new = torch.compile(model, backend=upconv.backend, options=dict(inner="eager", to="fastest"), dynamic=True)
+        with torch.no_grad():
+            new(torch.randn(1, 512, 6, 5))
+    assert [work.jump > 0 for work in seen] == [True, False]
 
 
 def test_backend_in_training_follows_the_weights():

@@ -791,6 +791,41 @@ def test_the_audit_says_what_the_backend_could_do():
     assert 'padding after mode="bilinear"' in report[1]["verdict"] and "read by softmax" in report[2]["verdict"]
 
 
+def test_one_line_that_enlarges_several_pictures_of_which_one_folds():
+    class Heads(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.convs, self.last = nn.ModuleList(nn.Conv2d(2, 2, 1) for _ in range(2)), nn.Conv2d(4, 2, 1)
+
+        def forward(self, x):
+            ups = [nn.functional.interpolate(conv(x), scale_factor=2.0) for conv in self.convs]
+            return ups[0], self.last(torch.cat([ups[1], ups[1]], 1))
+
+    rows = audit(Heads(), torch.rand(1, 2, 4, 4))
+    assert len(rows) == 2 and all("the same as Conv2d 1x1" in row["verdict"] for row in rows)
+
+
+def test_several_upsamplings_that_one_convolution_reads():
+    class Pyramid(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.last = nn.Conv2d(8, 2, 1)
+
+        def forward(self, *maps):
+            size = maps[-1].shape[2:]
+            ups = [nn.functional.interpolate(x, size=size, mode="bilinear") for x in maps[:-1]]
+            return self.last(torch.cat([*ups, maps[-1]], 1))
+
+    rows = audit(Pyramid(), (torch.rand(1, 2, 2, 2), torch.rand(1, 2, 4, 4), torch.rand(1, 4, 8, 8)))
+    assert [row["exact_targets"] for row in rows] == [("conv_transpose",)] * 2
+    first, second = (
+        rows  # what is saved stands with one of them: 2, 2 and 4 channels at three sizes, for 8 at the largest
+    )
+    after = 2 * (2 * 4 + 2 * 16 + 4 * 64)
+    assert first["macs"] == 2 * 8 * 64 and f"with {after / first['macs']:.2f} of the MACs" in first["verdict"]
+    assert second["macs"] == 0 and "same as Conv2d 1x1" in second["verdict"] and "of the MACs" not in second["verdict"]
+
+
 def test_a_model_that_cannot_be_captured_is_audited_all_the_same(monkeypatch):
     def forward(m, x):
         if x.numpy().sum() > 1e9:

@@ -436,7 +436,7 @@ class Folding:
         rounds = torch.is_autocast_enabled(x.device.type) or any(given[2] for given in self.autocast)
         dtype = torch.get_autocast_dtype(x.device.type) if rounds else x.dtype
         inside = all(fits(value_of(part.up.x), weight, conv.groups, max(conv.dilation)) for part in formed)
-        numbers = before * weight.numel(), folded, least * (len(jumps) == len(formed)), pixels
+        numbers = before * weight.numel(), folded, least if len(jumps) == len(formed) else 0, pixels
         # dynamic sizes are as this example has them
         macs, folded, least, pixels = (n if isinstance(n, int) else n.node.hint for n in numbers)
         fit = inside and not rounds

@@ -187,11 +187,14 @@ def _add_sites(row, step, sites):
         row["verdict"] += "; not found in the graphs that torch.compile captures"
         return
     became = dict.fromkeys(text for site in own for text in site.became)
-    macs = [sum(counts) for counts in zip(*own[0].macs, strict=True)]
+    counts = next((site.macs for site in own if site.macs), ())  # what a convolution of several saves has one of them
     if became:
         row["exact_targets"] = ("conv_transpose",)
-        row["macs"] = macs[0]
-        row["verdict"] += f"; the same as {', '.join(became)}, with {macs[1] / macs[0]:.2f} of the MACs: {BACKEND}"
+        row["verdict"] += f"; the same as {', '.join(became)}"
+        if counts:
+            row["macs"], after = (sum(numbers) for numbers in zip(*counts, strict=True))
+            row["verdict"] += f", with {after / row['macs']:.2f} of the MACs"
+        row["verdict"] += f": {BACKEND}"
     row["verdict"] = "; ".join([row["verdict"], *dict.fromkeys(text for site in own for text in site.reasons)])
 
 

@@ -41,7 +41,7 @@ def fastest(work: Work) -> tuple[str, str]:
     2. On NVIDIA's, in float16 and bfloat16, compiled: "fused". (Called from Python it is the fastest on the GPU, but
        starts so late that it wins for the largest layers alone.)
     3. "as it is", if it is one transposed convolution; if folding saves no multiplications; or, where the kernel is
-       composed at each call, if the call reads fewer than 1,024 pixels.
+       composed at each call, if the call reads fewer than 256 pixels.
     4. "jump", if it needs at most 2/3 of the folded multiplications, in float32 on a CPU: compiled from 256 input
        channels on; eager from 512 on, and 0.1 GMAC.
     5. Otherwise "conv_transpose".
@@ -62,7 +62,7 @@ def fastest(work: Work) -> tuple[str, str]:
     few = work.kept and 0 < 3 * work.jump <= 2 * work.folded
     few = few and work.in_channels >= least and (work.compiled or work.macs >= 1e8)
     jumps = few and work.device.type == "cpu" and work.dtype == torch.float32
-    dear = not work.kept and work.pixels < 1024
+    dear = not work.kept and work.pixels < 256
     rule = (
         (work.device.type == "cuda" and torch.version.hip, "subpixel", "an AMD GPU's transposed convolution is slow"),
         (work.fits and work.compiled, "fused", "one kernel of its own, in half precision"),

@@ -1,0 +1,1 @@
+"""A census of published code: what models upsample with, and what of it the module can exchange."""
