@@ -123,6 +123,8 @@ def normalise(notebook):
                 data["image/png"] = _plain_png(data["image/png"])
             if "text/html" in data:  # its settings and its picture stay, so a change of the script changes no notebook
                 data["text/html"] = EXPLORER.sub("", data["text/html"])
+            if "text/html" in data:  # what stands there without a kernel
+                data.pop(WIDGET_VIEW, None)
             if WIDGET_VIEW in data:
                 view = data[WIDGET_VIEW]
                 view["model_id"] = models.setdefault(view["model_id"], f"{len(models) + 1:032x}")
