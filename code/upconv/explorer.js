@@ -1,6 +1,6 @@
-// An interactive figure of one upsampling layer, without framework, network or build step. First arithmetic on one axis
-// by the Python package's conventions, pure functions of one object of settings; then the figure by anywidget's contract:
-// `render({ model, el })` asks `model.get` for PyTorch's names and fills the element.
+// An interactive figure of one upsampling layer. First arithmetic on one axis by the Python package's conventions: pure
+// functions of one object of settings. Then the figure, by anywidget's contract: `render({ model, el })` asks `model.get`
+// for PyTorch's names.
 
 const { abs, ceil, floor, max, min, round } = Math, { entries } = Object;
 const range = (count, make = (index) => index) => Array.from({ length: count }, (_, index) => make(index));
@@ -190,9 +190,10 @@ function codeOf({ operator, mode, kernelSize, stride, padding, outputPadding, di
 	return steps.length > 1 ? `nn.Sequential(${steps.join(", ")})` : steps[0];
 }
 
+const COMMON = "in_channels out_channels kernel_size stride padding";
 const ARGUMENTS = {
-	ConvTranspose: "in_channels out_channels kernel_size stride padding output_padding groups bias dilation",
-	Conv: "in_channels out_channels kernel_size stride padding dilation", Upsample: "size scale_factor mode align_corners", PixelShuffle: "upscale_factor",
+	ConvTranspose: `${COMMON} output_padding groups bias dilation`, Conv: `${COMMON} dilation`,
+	Upsample: "size scale_factor mode align_corners", PixelShuffle: "upscale_factor",
 };
 
 // The changes that a line of PyTorch makes, or an error.
@@ -254,12 +255,12 @@ const listed = (at) => (at.length > 1 ? `[${at.join(", ")}]` : at[0]);
 function sentence({ lines, place, phase, shuffled }, { kind, at }) {
 	if (kind === "input") {
 		const where = at.map((i) => [...lines.keys()].filter((j) => meets(lines[j], i)).join(", "));
-		return `Input pixel ${listed(at)} ${where.includes("") ? "reaches no output pixel: its stamp is cropped"
+		return `Input pixel ${listed(at)} ${where.includes("") ? "reaches no output: its stamp is cropped"
 			: `is scattered to output ${where.length > 1 ? `rows ${where[0]} and columns ${where[1]}` : `pixels ${where[0]}`}`}.`;
 	}
 	const [one, two = [{ factor: 1 }]] = at.map((j) => lines[j]), index = (y, x) => (at.length > 1 ? `[${y}, ${x}]` : y);
 	const terms = one.flatMap((y) => two.map((x) => `${y.factor * x.factor === 1 ? "" : `${short(y.factor * x.factor)}·`}x${index(y.i, x.i)}·w${index(y.a, x.a)}`));
-	return `Output pixel ${listed(at)}, phase ${listed(at.map(phase))}, centred at ${listed(at.map((j) => short(place(j))))} on the ruler: ` +
+	return `Output pixel ${listed(at)}, phase ${listed(at.map(phase))}, at ${listed(at.map((j) => short(place(j))))} on the ruler: ` +
 		`${terms.slice(0, 9).join(" + ") || "no tap reaches it: the bias alone"}${terms.length > 9 ? " + …" : ""}${shuffled ? ", with the filter of this phase" : ""}.`;
 }
 
@@ -398,7 +399,7 @@ const PANELS = [
 		try {
 			const found = solveConvTranspose({ inputSize, outputSize, dilation });
 			return `<p>ConvTranspose2d, the best of ${found.length} first:</p><ol>${each(found.slice(0, 8), ({ evenOverlap, reachesAll, inPlace, ...layer }) =>
-				`<li>${button({ ...layer, operator: "conv_transpose" }, entries(layer).slice(0, 4).map(named).join(", "))} ${evenOverlap ? "even" : "uneven"}${inPlace ? ", in place" : ""}${reachesAll ? "" : ", some pixels reached by no tap"}</li>`)}</ol>`;
+				`<li>${button({ ...layer, operator: "conv_transpose" }, entries(layer).slice(0, 4).map(named).join(", "))} ${evenOverlap ? "even" : "uneven"}${inPlace ? ", in place" : ""}${reachesAll ? "" : ", some pixels get no tap"}</li>`)}</ol>`;
 		} catch ({ message }) { return `<p>${message}.</p>`; }
 	}, () => `<div class="ux-row"><label>to output_size <input type="number" data-key="outputSize" min="1" max="512"></label></div>`],
 ];
@@ -409,7 +410,7 @@ const PHOTOGRAPH = "7+XRsKCopJ6Lk4WBmJm5uF1JpWtNYlwdXoiLoLLF3+THubGwsJOKd4aVjpSL
 export function render({ model, el, linked }) {
 	const name = linked && model.get("name"), hash = `#${name}?`;
 	let state = stateOf((key) => model.get(key)), pixel, moment, timer, telling, scene;
-	el.innerHTML = `<div class="ux" role="group" aria-label="Explorer of an upsampling layer">
+	el.innerHTML = `<div class="ux" role="group" aria-label="An upsampling layer">
 		<div class="ux-row"><label>Layer <select>${each(entries(LAYERS), ([value, text]) => `<option value="${value}">${text}</option>`)}</select></label>${button({ axes: 1 }, "one axis")}${button({ axes: 2 }, "both axes")}</div>
 		<div class="ux-sliders">${each(Object.keys(ALLOWED).slice(0, 6), (key) => `<label><span></span><input type="range" data-key="${key}" min="${ALLOWED[key][1]}"></label>`)}</div><p class="ux-text"></p>
 		<div class="ux-box"><div></div>${each(["input", "output"], (kind) => `<div class="ux-zone" data-kind="${kind}" role="slider" tabindex="0" aria-label="${kind} pixel"></div>`)}</div><p class="ux-text"></p>
@@ -461,7 +462,7 @@ export function render({ model, el, linked }) {
 	}
 
 	function draw() {
-		const width = max(300, root.clientWidth);
+		const width = max(280, root.clientWidth);
 		one(".ux-box").hidden = !scene;
 		if (!scene) return;
 		if (pixel) pixel.at = range(state.axes, (place) => within(pixel.kind, pixel.at[place] ?? pixel.at[0]));
@@ -472,7 +473,7 @@ export function render({ model, el, linked }) {
 			zone.style.cssText = `left: ${x}px; top: ${y + 8}px; width: ${wide}px; height: ${height}px`;
 			Object.assign(zone, { ariaValueMax: size ** state.axes - 1, ariaValueNow: at.reduce((number, index) => number * size + index), ariaValueText: listed(at) });
 		});
-		texts[1].textContent = pixel ? sentence(scene, pixel) : "Point at a pixel, or use Tab and arrow keys.";
+		texts[1].textContent = pixel ? sentence(scene, pixel) : `${state.view === "stamps" ? "Input pixels add stamps to the output" : "Output pixels gather through windows"}. Point at one, or use Tab and arrow keys.`;
 	}
 
 	const look = (kind, at) => { stop(); pixel = { kind, at }; draw(); tell(1); };
