@@ -347,7 +347,7 @@ const button = (changes, text, more = "") => `<button data-set='${JSON.stringify
 const images = [];
 const image = (values, text) => (images.push(values), `<figure><canvas></canvas><figcaption>${text}</figcaption></figure>`);
 
-// Numbers as grey squares, the least black, the greatest white.
+// Numbers as grey squares.
 function paint(canvas, values) {
 	const least = min(...values), scale = 255 / (max(...values) - least), size = canvas.width = canvas.height = values.length ** 0.5;
 	const pixels = new ImageData(size, size), greys = values.map((value) => (scale < 1e6 ? round((value - least) * scale) : 160));
@@ -363,7 +363,7 @@ const PANELS = [
 			<svg role="img" aria-label="gains ${gains.map(short).join(", ")}" width="${50 * s}" height="${(26 * gains.length) / s}">${chips}</svg>`;
 	}, ({ k, taps, both }) => {
 		const size = both ? k * k : k, grid = (filter) => `<div class="ux-taps" style="--k: ${k}">${range(size, (t) => `<input data-tap="${filter * size + t}" aria-label="tap ${both ? split(t, k) : t} of filter ${filter}">`).join("")}</div>`;
-		return `<div class="ux-row">${button({ taps: "ones" }, "ones")}${button({ taps: "random" }, "random")}</div>${taps.length > 256 ? "Too many taps to show." : range(taps.length / size, grid).join("")}`;
+		return `<div class="ux-row">${button({ taps: "ones" }, "ones")}${button({ taps: "random" }, "random")}</div>${taps.length > 256 ? "Too many taps." : range(taps.length / size, grid).join("")}`;
 	}],
 	["pictures", "Pictures", ({ state, s, k, taps, both, shuffled }) => {
 		const filters = shuffled ? s : 1, square = both ? taps : outer(taps, k), bytes = atob(PHOTOGRAPH), side = s > 4 ? 8 : s > 2 ? 16 : 32, edge = (33 * (32 - side)) / 4;
@@ -381,12 +381,16 @@ const PANELS = [
 	["frequencies", "Frequencies", ({ s, span, kernel, both }) => {
 		const magnitude = (parts) => { // at frequencies in parts of a cycle a pixel
 			const waves = ["cos", "sin"].map((wave) => range(parts, (part) => Math[wave]((2 * Math.PI * part) / parts)));
-			return ([g, f]) => Math.hypot(...waves.map((wave) => kernel.reduce((total, value, t) => total + value * wave[(f * (t % span) + g * floor(t / span)) % parts], 0)));
+			return ([g, f]) => Math.hypot(...waves.map((wave) => {
+				let total = 0;
+				for (let t = 0; t < kernel.length; t++) total += kernel[t] * wave[(f * (t % span) + g * floor(t / span)) % parts];
+				return total;
+			}));
 		};
 		const total = sum(kernel.map(abs)), alias = magnitude(s), isZero = (at) => alias(at) < 1e-6 * total, points = range(both ? s * s : s, (place) => split(place, s)).slice(1), zeros = points.filter(isZero);
-		const dots = (place) => each(points, (at) => `<circle class="${isZero(at) ? "ring" : "dot"}" cx="${place(at)[1]}" cy="${place(at)[0]}" r="5"/>`), height = (value) => 100 - (90 * value) / total, fine = magnitude(both ? 32 : 120);
+		const dots = (place) => each(points, (at) => `<circle class="${isZero(at) ? "ring" : "dot"}" cx="${place(at)[1]}" cy="${place(at)[0]}" r="5"/>`), height = (value) => 100 - (90 * value) / total, fine = magnitude(both ? 24 : 120);
 		return `<p>Upsampling repeats the spectrum at multiples of 1/${s} cycle a pixel; |V(f)| is what the kernel leaves of it. It is zero (rings) at ${zeros.length} of these ${points.length} points: a flat image ${zeros.length < points.length ? "gets a pattern" : "stays flat"}.</p>` +
-			(both ? `<div class="ux-map">${image(range(1024, (place) => fine(split(place, 32))), "|V|, both frequencies from 0 to 1")}<svg aria-hidden="true" viewBox="0 0 192 192">${dots((at) => at.map((f) => (192 * f) / s))}</svg></div>`
+			(both ? `<div class="ux-map">${image(range(576, (place) => fine(split(place, 24))), "|V|, frequencies from 0 to 1")}<svg aria-hidden="true" viewBox="0 0 192 192">${dots((at) => at.map((f) => (192 * f) / s))}</svg></div>`
 				: `<svg aria-hidden="true" viewBox="0 0 320 124"><path class="line" d="M${range(121, (x) => `${10 + 2.5 * x} ${height(fine([0, x]))}`).join("L")}"/>
 					${dots((at) => [height(alias(at)), 10 + (300 * at[1]) / s])}${range(s + 1, (j) => `<text x="${10 + (300 * j) / s}" y="120">${j % s ? `${j}/${s}` : j / s}</text>`).join("")}</svg>`);
 	}],
