@@ -174,6 +174,8 @@ LIVE = """\
 <script type="module">
 {script}
 mount();
+for (const figure of document.querySelectorAll(".upconv-explorer"))
+  figure.dataset.lmSuppressShortcuts = true; // JupyterLab's, or arrows would not move the sliders
 </script>
 <!-- /explorer -->"""
 ABOUT = (
