@@ -270,6 +270,7 @@ def test_stored_notebooks_have_the_settings_and_the_picture_alone(monkeypatch):
     monkeypatch.delenv("PYTEST_VERSION", raising=False)
     live = explore(kernel_size=4, padding=1)._repr_html_()
     assert SOURCE in live
+    assert "({ target }) => { target.dataset.lmSuppressShortcuts" in live  # or JupyterLab takes the keys
     output = new_output("execute_result", {"text/html": live, "text/plain": "x"})
     notebook = normalise(new_notebook(cells=[new_code_cell("x", outputs=[output])]))
     assert notebook.cells[0].outputs[0].data["text/html"] == stored

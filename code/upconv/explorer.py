@@ -174,8 +174,8 @@ LIVE = """\
 <script type="module">
 {script}
 mount();
-for (const figure of document.querySelectorAll(".upconv-explorer"))
-  figure.dataset.lmSuppressShortcuts = true; // JupyterLab's, or arrows would not move the sliders
+for (const figure of document.querySelectorAll(".upconv-explorer")) // JupyterLab would take the arrow keys
+  figure.addEventListener("focusin", ({{ target }}) => {{ target.dataset.lmSuppressShortcuts = true; }});
 </script>
 <!-- /explorer -->"""
 ABOUT = (
