@@ -7,6 +7,7 @@ BIN := .venv/bin
 FOR_SITE := .venv/installed-site
 FOR_ALL := .venv/installed
 FOR_COLAB := _build/colab/installed
+FOR_WEIGHTS := _build/weights/installed
 FOR_CENSUS := _build/census/installed
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off
 OLDEST := _build/oldest/bin
@@ -14,7 +15,7 @@ TORCH ?= $(patsubst torch==%,%,$(filter torch==%,$(shell cat tests/oldest.txt)))
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2
 
 .DEFAULT_GOAL := help
-.PHONY: help book test test-unit test-colab test-oldest bench sweeps census venv notebooks standalone links serve lint format clean
+.PHONY: help book test test-unit test-colab test-oldest bench sweeps census weights venv notebooks standalone links serve lint format clean
 
 help:  ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,6 +55,9 @@ bench: venv  ## Time the forms of layers and models, and training steps; PART="l
 sweeps: venv  ## Make the missing rows of the tables in data/results, in order; ONLY="schedules" for some, JOBS=2
 	@$(BIN)/python -m tools.sweeps $(ONLY) --jobs $(or $(JOBS),1)
 
+weights: $(FOR_WEIGHTS)  ## Make data/results/weights.csv and flat_responses.csv: trained layers of other people's packages
+	@PYTHONPATH=code OMP_NUM_THREADS=1 $(<D)/bin/python -m tools.weights $(if $(ONLY),--name $(ONLY))
+
 census: $(FOR_CENSUS)  ## Make the missing rows of data/results/census.csv: what published models upsample with; ONLY="monai timm"
 	@PYTHONPATH=code OMP_NUM_THREADS=1 $(<D)/bin/python -m tools.census $(ONLY)
 
@@ -71,6 +75,8 @@ $(FOR_ALL): $(FOR_SITE) requirements.txt
 	@touch $@
 
 $(FOR_COLAB): tests/colab-2026-08.txt
+$(FOR_WEIGHTS): code/tools/weights/requirements.txt
+$(FOR_COLAB) $(FOR_WEIGHTS):
 	$(PYTHON) -m venv --clear $(@D)
 	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --progress-bar off -r $<
 	@touch $@

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.utils.parametrize import is_parametrized, remove_parametrizations
 
-from upconv.book.blocks import BLOCKS, FOLDED, FoldedPair, upsampling_block
+from upconv.book.blocks import BLOCKS, FOLDED, ChannelSums, FoldedPair, upsampling_block
 
 NAMES = list(BLOCKS)
 ONLY_2 = "conv_transpose_4x4_bilinear_init"
@@ -38,7 +39,11 @@ def test_output_size_is_exact(name, scale, size):
 def test_only_stock_layers_in_a_sequential(name, scale):
     block = upsampling_block(name, 3, 2, scale)
     assert type(block) is nn.Sequential
-    assert all(type(layer) is getattr(nn, type(layer).__name__) for layer in block)
+    for layer in block:
+        if is_parametrized(layer):  # stock again, as it is exported
+            remove_parametrizations(layer, "weight")
+        kinds = getattr(nn, type(layer).__name__, None), ChannelSums
+        assert type(layer) in kinds and (type(layer) is not ChannelSums or name == "bilinear_additive")
 
 
 @pytest.mark.parametrize(("kernel_size", "scale"), list(itertools.product((2, 3, 4), (2, 3, 4, 5, 6))))
@@ -143,8 +148,8 @@ def test_the_folded_pair_takes_the_pairs_path_in_training():
         assert (other - before).abs().mean() > 0.01
 
 
-def test_the_folded_pair_is_none_of_the_ten_and_keeps_the_convolution_alone():
-    assert FOLDED not in BLOCKS and len(BLOCKS) == 10
+def test_the_folded_pair_is_none_of_the_blocks_and_keeps_the_convolution_alone():
+    assert FOLDED not in BLOCKS and len(BLOCKS) == 12
     pair, folded = pair_and_folded(2)
     assert list(folded.state_dict()) == ["conv.weight", "conv.bias"]
     pair[1].load_state_dict({name: 2 * value for name, value in folded.conv.state_dict().items()})
@@ -159,6 +164,8 @@ def test_parameter_counts(name, scale):
     i, o = 3, 2
     if "pixel" in name:
         expected = (9 * i + 1) * o * scale**2
+    elif name == "bilinear_additive":
+        expected = (9 * -(-i // scale**2) + 1) * o  # the sums of so many channels, the last of fewer
     else:
         expected = next(int(part[0]) for part in name.split("_") if part[1:2] == "x") ** 2 * i * o + o
     block = upsampling_block(name, i, o, scale)
@@ -169,7 +176,7 @@ def test_parameter_counts(name, scale):
 def test_the_global_seed_decides_the_weights(name):
     def state(seed):
         torch.manual_seed(seed)
-        return list(upsampling_block(name, 3, 2).state_dict().values())
+        return list(upsampling_block(name, 3, 2).parameters())
 
     assert all(map(torch.equal, state(1), state(1)))
     assert not any(map(torch.equal, state(1), state(2)))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 CHAPTERS = Path(__file__).parents[1] / "chapters"
 PAGE = (CHAPTERS / "claims.md").read_text()
-ALL_IDS = [f"F{i}" for i in range(1, 12)] + [f"W{i}" for i in range(1, 13)] + [f"L{i}" for i in range(1, 11)]
+ALL_IDS = [f"F{i}" for i in range(1, 12)] + [f"W{i}" for i in range(1, 13)] + [f"L{i}" for i in range(1, 11)] + ["N1"]
 
 # This list shrinks when a chapter settles one.
 WITHOUT_A_VERDICT = set("""L8""".split())
@@ -13,14 +13,14 @@ WITHOUT_A_VERDICT = set("""L8""".split())
 ROWS = [
     [field.strip() for field in line.strip("|").split("|")]
     for line in PAGE.splitlines()
-    if re.match(r"\| *[FWL]\d+ *\|", line)
+    if re.match(r"\| *[FWLN]\d+ *\|", line)
 ]
 
 
 def test_every_claim_has_one_row_or_is_listed_as_without_a_verdict():
     settled = [row[0] for row in ROWS]
     assert sorted(settled) == sorted(set(ALL_IDS) - WITHOUT_A_VERDICT)
-    listed = re.findall(r"\b[FWL]\d+\b", PAGE.partition("## Without a verdict")[2])
+    listed = re.findall(r"\b[FWLN]\d+\b", PAGE.partition("## Without a verdict")[2])
     assert sorted(listed) == sorted(WITHOUT_A_VERDICT)
 
 

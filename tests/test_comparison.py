@@ -108,7 +108,7 @@ def free(name):
 
 
 def test_the_learning_rate_with_the_best_mean_is_chosen_for_each_block_task_and_tier(tables):
-    following = dict(zip(BLOCKS, [*list(BEST.values())[1:], LEARNING_RATES[2]], strict=True))
+    following = {name: LEARNING_RATES[(number + 1) % 4] for number, name in enumerate(BLOCKS)}
     assert chosen_learning_rates(free("autoencoder")) == BEST
     assert chosen_learning_rates(free("super_resolution")) == following
     assert chosen_learning_rates(free("autoencoder"), "full") == following

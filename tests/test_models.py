@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 from written import Model, X, assert_same, conv, randomised, up
 
-from upconv import audit, rewrite, upsample_conv_to_conv_transpose
+from upconv import audit, flat_response, rewrite, upsample_conv_to_conv_transpose
 from upconv.book.models import Autoencoder, SuperResolution, UNet
 
 KEYS = "name was became exact residual max_difference parameters_before parameters_after macs_before macs_after reason"
@@ -596,12 +596,43 @@ def test_the_audit_measures_what_a_flat_input_shows():
     spread = (shown.amax((2, 3)) - shown.amin((2, 3))).max() / shown.abs().max()
     assert row["dc_spread"] == pytest.approx(spread.item())
     assert row["macs"] == 64 * 6 * 5 * 16
-    assert row["verdict"] == f"draws a pattern on flat inputs, {share:.2f} of their energy"
+    assert row["verdict"] == f"its weights alone draw a pattern on flat inputs, {share:.2f} of their energy"
     shuffle = nn.Sequential(nn.Conv2d(6, 20, 3, padding=1, bias=False), nn.PixelShuffle(2)).double()
     [row] = audit(shuffle, torch.zeros(1, 6, 8, 8).double())
     shown = shuffle(flat)[..., 4:-4, 4:-4]
     share = 1 - shown.mean(dim=(2, 3)).square().sum() / shown.square().mean(dim=(2, 3)).sum()
     assert row["off_dc_energy"] == pytest.approx(share.item())
+
+
+def test_the_audit_says_that_it_judges_weights_and_what_judges_pictures():
+    note = "off_dc_energy is about the weights alone; upconv.flat_response measures what the picture shows"
+    assert str(audit(nn.ConvTranspose2d(8, 4, 4, 2), X.float())).endswith(f"\n{note}")
+    assert audit(nn.Sequential(up(), conv()).double(), X).note == ""
+
+
+def test_no_graph_that_torch_compile_cuts_is_taken_for_the_model():
+    def forward(m, x):
+        y = F.interpolate(x, scale_factor=2)
+        torch._dynamo.graph_break()
+        return m.c(y)
+
+    class Broken(Model):
+        pass
+
+    Broken.forward = forward
+    [row] = audit(Broken(None, c=conv()).double(), X)
+    cut = "; read by the output of one of the 2 graphs that torch.compile makes of the model"
+    assert row["exact_targets"] == () and row["verdict"] == "keeps flat inputs flat" + cut
+    Broken.forward = lambda m, x: F.interpolate(x, scale_factor=2)
+    [row] = audit(Broken(None).double(), X)
+    assert row["verdict"] == "keeps flat inputs flat; read by the output"
+
+
+@pytest.mark.parametrize("look", [audit, flat_response])
+def test_weights_without_values_are_refused(look):
+    model = nn.Sequential(up(), conv()).to("meta")
+    with pytest.raises(ValueError, match="the device meta, where weights have no values to measure: give it on anoth"):
+        look(model, X.float().to("meta"))
 
 
 def test_a_model_without_upsampling_says_so():

@@ -367,7 +367,7 @@ def test_the_named_sweeps_are_run_in_the_order_in_which_they_read_each_other(exe
     executed.clear()
     assert main(SWEEPS, []) == 0
     assert [name for name, _ in executed] == [sweep.name for sweep in SWEEPS]
-    others = {"cost_cpu", "cost_cuda", "census"}  # of the benchmark and the census
+    others = {"cost_cpu", "cost_cuda", "census", "weights", "flat_responses"}  # of the benchmark and the censuses
     assert {path.stem for path in engine.RESULTS.glob("*.csv")} == {*BY_NAME, *others}
 
 

@@ -12,8 +12,9 @@ from upconv.arithmetic import (
     overlap_counts,
     solve_conv_transpose,
 )
-from upconv.audit import audit
+from upconv.audit import audit, flat_response
 from upconv.cost import macs, parameters
+from upconv.equal_gains import equal_gains
 from upconv.explorer import explore
 from upconv.fold import upsample_conv_to_jump
 from upconv.graph import backend, fold_exported
@@ -40,7 +41,9 @@ __all__ = [
     "conv_transpose_output_size",
     "conv_transpose_to_subpixel",
     "conv_transpose_to_upsample_conv",
+    "equal_gains",
     "explore",
+    "flat_response",
     "fold_exported",
     "icnr_",
     "is_upsample_conv",

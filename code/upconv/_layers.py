@@ -122,9 +122,9 @@ def swapped_channels(kernel, groups):
 
 def like_format(tensor, like):
     """Give the tensor in the memory format of another: channels_last if that is, otherwise contiguous."""
-    last = LAST.get(like.dim(), torch.contiguous_format)
-    is_last = like.is_contiguous(memory_format=last) and not like.is_contiguous()
-    return tensor.contiguous(memory_format=last if is_last else torch.contiguous_format)
+    if like.dim() not in LAST or like.is_contiguous() or not like.movedim(1, -1).is_contiguous():
+        return tensor.contiguous()
+    return tensor.movedim(1, -1).contiguous().movedim(-1, 1)  # torch.vmap knows no memory_format but the contiguous
 
 
 def new_layer(kind, weight, bias, like, **settings):

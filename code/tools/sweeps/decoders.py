@@ -1,4 +1,4 @@
-"""Ten decoders in an autoencoder and in super-resolution, each compared in several ways."""
+"""Decoders with all blocks in an autoencoder and in super-resolution, each compared in several ways."""
 
 from functools import partial
 

@@ -1,4 +1,4 @@
-"""The checkerboards of ten decoders under a constant learning rate and one that falls to 0, and of averaged weights."""
+"""The checkerboards of all decoders under a constant learning rate and one that falls to 0, and of averaged weights."""
 
 import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn

@@ -1,4 +1,4 @@
-"""The ten upsampling blocks that the book compares, each an `nn.Sequential` of stock layers.
+"""The twelve upsampling blocks that the book compares, each an `nn.Sequential` of layers.
 
 A block maps (N, in_channels, H, W) to (N, out_channels, scale * H, scale * W). `BLOCKS` names them all.
 """
@@ -10,25 +10,27 @@ from torch import nn
 from torch.nn import functional as F
 
 from upconv.book.common import checked_int
+from upconv.equal_gains import equal_gains
 from upconv.init import bilinear_, icnr_
 
-__all__ = ["BLOCKS", "FOLDED", "FoldedPair", "upsampling_block"]
+__all__ = ["BLOCKS", "FOLDED", "ChannelSums", "FoldedPair", "upsampling_block"]
 
 # How nn.Conv2d draws its own weight: uniform, with a variance of 1 / (3 fan_in).
 _conv2d_default_ = partial(nn.init.kaiming_uniform_, a=5**0.5)
 
 
 def upsampling_block(name, in_channels, out_channels, scale=2):
-    """Build one of the ten upsampling blocks, its weights drawn from PyTorch's global generator.
+    """Build one of the twelve upsampling blocks, its weights drawn from PyTorch's global generator.
 
     Parameters
     ----------
     name : str
-        A key of `BLOCKS`; or `FOLDED`, which is none of the ten: "nearest_conv_3x3" as `FoldedPair` trains it.
+        A key of `BLOCKS`; or `FOLDED`, which is none of them: "nearest_conv_3x3" as `FoldedPair` trains it.
     in_channels, out_channels : int
         At least 1.
     scale : int
-        The factor on H and on W, at least 2; `conv_transpose_4x4_bilinear_init` exists for 2 only.
+        The factor on H and on W, at least 2; `conv_transpose_4x4_bilinear_init` exists for 2 only, and
+        `conv_transpose_4x4_equal_gains` up to 4.
 
     Returns
     -------
@@ -45,8 +47,8 @@ def upsampling_block(name, in_channels, out_channels, scale=2):
     Notes
     -----
     Odena, Dumoulin and Olah (2016) compare the transposed convolution with the resized input; the sub-pixel
-    convolution is that of Shi et al. (2016), arXiv:1609.05158. Sources of the initialisers: `upconv.icnr_`,
-    `upconv.bilinear_`.
+    convolution is that of Shi et al. (2016), arXiv:1609.05158; bilinear additive upsampling that of Wojna et al.
+    (2017), arXiv:1707.05847. Other sources: `upconv.icnr_`, `upconv.bilinear_`, `upconv.equal_gains`.
 
     Examples
     --------
@@ -63,6 +65,32 @@ def upsampling_block(name, in_channels, out_channels, scale=2):
     in_channels = checked_int("in_channels", in_channels, at_least=1)
     out_channels = checked_int("out_channels", out_channels, at_least=1)
     return builder(in_channels, out_channels, checked_int("scale", scale, at_least=2))
+
+
+class ChannelSums(nn.Module):
+    """Sum each `size` channels, one after another; if `size` does not divide their number, the last sum has fewer.
+
+    Parameters
+    ----------
+    size : int
+
+    Examples
+    --------
+    >>> ChannelSums(4)(torch.arange(6.0).reshape(1, 6, 1, 1)).flatten()
+    tensor([6., 9.])
+    """
+
+    def __init__(self, size):
+        super().__init__()
+        self.size = size
+
+    def forward(self, x):
+        """Map (N, C, H, W) to (N, C / size, H, W), rounded up."""
+        x = F.pad(x, (0, 0, 0, 0, 0, -x.shape[1] % self.size))
+        return x.unflatten(1, (-1, self.size)).sum(2)
+
+    def extra_repr(self):
+        return f"size={self.size}"
 
 
 class FoldedPair(nn.Module):
@@ -128,6 +156,12 @@ def _conv_transpose_bilinear_init(in_channels, out_channels, scale):
     return block
 
 
+def _conv_transpose_equal_gains(in_channels, out_channels, scale):
+    block = _conv_transpose(in_channels, out_channels, scale, kernel_size=4)
+    equal_gains(block[0])
+    return block
+
+
 def _nearest_conv_2x2(in_channels, out_channels, scale):
     return nn.Sequential(
         nn.Upsample(scale_factor=scale, mode="nearest"),
@@ -140,6 +174,14 @@ def _upsample_conv_3x3(in_channels, out_channels, scale, **upsample):
     return nn.Sequential(
         nn.Upsample(scale_factor=scale, **upsample),
         nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1),
+    )
+
+
+def _bilinear_additive(in_channels, out_channels, scale):
+    return nn.Sequential(
+        nn.Upsample(scale_factor=scale, mode="bilinear", align_corners=False),
+        ChannelSums(scale**2),
+        nn.Conv2d(-(-in_channels // scale**2), out_channels, kernel_size=3, padding=1),
     )
 
 
@@ -162,9 +204,11 @@ BLOCKS = {
     "conv_transpose_3x3": partial(_conv_transpose, kernel_size=3),
     "conv_transpose_4x4": partial(_conv_transpose, kernel_size=4),
     "conv_transpose_4x4_bilinear_init": _conv_transpose_bilinear_init,
+    "conv_transpose_4x4_equal_gains": _conv_transpose_equal_gains,
     "nearest_conv_2x2": _nearest_conv_2x2,
     "nearest_conv_3x3": partial(_upsample_conv_3x3, mode="nearest"),
     "bilinear_conv_3x3": partial(_upsample_conv_3x3, mode="bilinear", align_corners=False),
+    "bilinear_additive": _bilinear_additive,
     "bicubic_conv_3x3": partial(_upsample_conv_3x3, mode="bicubic", align_corners=False),
     "pixel_shuffle": _pixel_shuffle,
     "pixel_shuffle_icnr": _pixel_shuffle_icnr,

@@ -48,7 +48,13 @@ FOLDS_TO = "conv_transpose_4x4"  # the layer that, with other weights, the refer
 LEARNING_RATES = (0.004, 0.008, 0.016, 0.032)
 RATES = (0.004, 0.008, 0.011, 0.016, 0.023, 0.032)  # those of the full-length runs
 FOUR = ("conv_transpose_3x3", "conv_transpose_4x4", REFERENCE, "pixel_shuffle")  # blocks with such runs
-MANY = (*FOUR, "conv_transpose_4x4_bilinear_init", "bilinear_conv_3x3")  # blocks with most seeds
+MANY = (
+    *FOUR,
+    "conv_transpose_4x4_bilinear_init",
+    "conv_transpose_4x4_equal_gains",
+    "bilinear_conv_3x3",
+    "bilinear_additive",
+)  # blocks with most seeds
 WARMUP = 100  # steps
 EARLY = (0, 20, 200)  # steps after which a run is measured, beside the last
 

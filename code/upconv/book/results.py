@@ -7,6 +7,7 @@ compared; so they are compared seed by seed. How, see `upconv.book.verdicts`.
 import numpy as np
 import pandas as pd
 
+from upconv.book.blocks import BLOCKS
 from upconv.book.data import committed_file
 
 __all__ = ["by_seed", "read_results", "summary", "values_of"]
@@ -25,7 +26,7 @@ def read_results(name, tier="mini"):
     Returns
     -------
     pandas.DataFrame
-        A row for each run of that tier, in order of the seeds.
+        A row for each run of that tier, in order of the seeds and, of one seed, of the blocks in `upsampling`.
 
     Raises
     ------
@@ -36,7 +37,12 @@ def read_results(name, tier="mini"):
     """
     path = committed_file(f"results/{name}.csv")
     every = pd.read_csv(path)
-    table = every[every["tier"] == tier].sort_values("seed", kind="stable", ignore_index=True)
+    table = every[every["tier"] == tier]
+    if "upsampling" in table:  # in the order of `BLOCKS`: rows of a later block come later
+        order = {block: place for place, block in enumerate(BLOCKS)}
+        place = table["upsampling"].map(lambda block: order.get(block, len(order)))
+        table = table.loc[place.sort_values(kind="stable").index]
+    table = table.sort_values("seed", kind="stable", ignore_index=True)
     if table.empty:
         raise ValueError(f"{path.name} has no runs of tier={tier!r}, only of {', '.join(sorted(set(every['tier'])))}")
     settings = list(table.columns[: table.columns.get_loc("seed") + 1])

@@ -17,6 +17,7 @@ def _short(name):
         ("conv_transpose", "transposed"),
         ("_conv", " + conv"),
         ("_bilinear_init", ", bilinear init"),
+        ("_equal_gains", ", equal gains"),
         ("_icnr", ", ICNR"),
         ("_", " "),
     ):

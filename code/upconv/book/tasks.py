@@ -408,9 +408,11 @@ UNET = Task(
     blocks=(
         "conv_transpose_2x2",
         "conv_transpose_4x4",
+        "conv_transpose_4x4_equal_gains",
         "nearest_conv_2x2",
         "nearest_conv_3x3",
         "bilinear_conv_3x3",
+        "bilinear_additive",
         "pixel_shuffle",
     ),
     primary="foreground_boundary_iou",
