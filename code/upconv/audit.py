@@ -359,7 +359,7 @@ def flat_response(
         pattern=pattern,
         relative=pattern / example_range if example_range else math.inf if pattern else 0.0,
         per_phase={p: _means(worst, [math.gcd(p, n) for n in whole]).to(small.dtype) for p in periods},
-        level=numbers[place].cpu(),
+        level=numbers[place],
         patterns=patterns.tolist(),
         border=tuple(border),
         border_found=found,
