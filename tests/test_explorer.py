@@ -289,21 +289,6 @@ def test_taps_may_be_a_tensor():
 # In a browser
 
 
-@pytest.fixture(scope="session")
-def browser():
-    chromium = shutil.which("chromium")
-    if chromium is None and not os.environ.get("UPCONV_REQUIRE_BROWSER"):
-        pytest.skip("chromium is not on the path: on Debian, apt-get install chromium")
-    sync_playwright = needed("playwright.sync_api").sync_playwright
-    quiet = "no-sandbox disable-gpu no-first-run disable-background-networking disable-component-update disable-sync"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=chromium, args=["--headless", *(f"--{flag}" for flag in quiet.split())]
-        )
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
 def show(browser, tmp_path):
     """Show figures in a page as the site's build makes it: `show(explorer, ...)` gives the page."""

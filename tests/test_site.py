@@ -2,9 +2,7 @@
 
 import functools
 import http.server
-import os
 import re
-import shutil
 import threading
 from pathlib import Path
 from urllib.parse import unquote, urldefrag
@@ -171,22 +169,6 @@ def test_pages_show_the_outputs_that_the_notebooks_store(pages):
 
 
 # in a browser, with the network cut
-
-
-@pytest.fixture(scope="session")
-def browser():
-    chromium = shutil.which("chromium")
-    if chromium is None and not os.environ.get("UPCONV_REQUIRE_BROWSER"):
-        pytest.skip("chromium is not installed")
-    from playwright.sync_api import sync_playwright  # noqa: PLC0415 - only where there is a browser
-
-    quiet = "no-sandbox disable-gpu no-first-run disable-background-networking disable-component-update disable-sync"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=chromium, args=["--headless", *(f"--{flag}" for flag in quiet.split())]
-        )
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="session")
