@@ -289,6 +289,29 @@ def test_taps_may_be_a_tensor():
 # In a browser
 
 
+def test_a_browser_computes_what_node_does(browser):
+    """Node's results are checked against PyTorch above."""
+    cases = []
+    for settings, rng in drawn(1000):
+        taps = [rng.randint(-9, 9) for _ in range(settings["kernel_size"])]
+        cases.append(in_js(settings) | {"taps": taps, "outputSize": rng.randint(1, 24)})
+    names = "convSize, convTransposeSize, overlapCounts, phaseGains, composeUpsampleConv, forms, solveConvTranspose"
+    expression = (
+        f"[{names}].map((one) => {{ try {{ return one(each); }} catch ({{ message }}) {{ return message; }} }})"
+    )
+    page = browser.new_page()
+    found = page.evaluate(
+        f"""async ([source, cases]) => {{
+          const address = URL.createObjectURL(new Blob([source], {{ type: "text/javascript" }}));
+          const {{ {names} }} = await import(address);
+          return JSON.stringify(cases.map((each) => {expression}));
+        }}""",
+        [SOURCE, cases],
+    )
+    page.close()
+    assert json.loads(found) == in_node(cases, expression)
+
+
 @pytest.fixture
 def show(browser, tmp_path):
     """Show figures in a page as the site's build makes it: `show(explorer, ...)` gives the page."""
