@@ -231,6 +231,12 @@ def test_a_pairs_one_layer_is_the_packages():
     assert "padding=0" in refused["error"]
 
 
+def test_a_form_has_no_padding_that_is_cropped_again():
+    [found] = in_node([dict(kernelSize=2, stride=2, taps=[1, 1])], "forms(each)")
+    pair = next(one for one in found if one["operator"] == "upsample_conv")
+    assert (pair["kernelSize"], pair["padding"], pair["crop"], pair["pads"]) == (1, 0, [0, 0], [])
+
+
 # What Python gives
 
 
