@@ -436,6 +436,7 @@ def test_a_pasted_layer_sets_the_controls(show):
         "nn.Conv2d(64, 4 , 3, padding=1), nn.PixelShuffle(upscale_factor=2)": (
             "nn.Sequential(nn.Conv2d(64, 4, 3, padding=1), nn.PixelShuffle(2))"
         ),
+        "self.up = nn.ConvTranspose2d(in_ch, out_ch, 3, stride=2)": "nn.ConvTranspose2d(64, 1, 3, stride=2)",
     }.items():
         line.fill(text)
         line.press("Enter")
@@ -448,6 +449,15 @@ def test_a_pasted_layer_sets_the_controls(show):
         line.fill(text)
         line.press("Enter")
         assert message in page.locator(".ux-text >> nth=2").inner_text()
+
+
+def test_parts_are_empty_where_a_setting_is_illegal(show):
+    page = show(explore(), fragment="#explorer?kernel_size=3&stride=2&output_padding=3")
+    parts = page.locator("details")
+    for place in range(parts.count()):
+        parts.nth(place).locator("summary").click()
+        assert "false" not in parts.nth(place).inner_text()
+    assert "PyTorch refuses this" in page.locator(".upconv-explorer").inner_text()
 
 
 def test_the_state_goes_through_the_address(show):

@@ -1,5 +1,5 @@
-// An interactive figure of one upsampling layer. First arithmetic on one axis by the Python package's conventions: pure
-// functions of one object of settings. Then the figure, by anywidget's contract: `render({ model, el })` asks `model.get`
+// An interactive figure of one upsampling layer. First arithmetic on one axis as in the Python package: pure
+// functions of settings. Then the figure, by anywidget's contract: `render({ model, el })` asks `model.get`
 // for PyTorch's names.
 
 const { abs, ceil, floor, max, min, round } = Math, { entries } = Object;
@@ -35,7 +35,7 @@ export function convTransposeSize(given) {
 	return full - 2 * p;
 }
 
-// How many products of a pixel and a tap each output pixel of a transposed convolution sums.
+// How many products of pixel and tap an output pixel of a transposed convolution sums.
 export const overlapCounts = (given) => range(convTransposeSize(given), (j) => reads(given, j).length);
 
 const isEven = ({ k, s, d }) => k % s === 0 && gcd(d, s) === 1;
@@ -196,7 +196,7 @@ const ARGUMENTS = {
 	Upsample: "size scale_factor mode align_corners", PixelShuffle: "upscale_factor",
 };
 
-// The changes that a line of PyTorch makes, or an error.
+// What a line of PyTorch changes, or an error.
 function read(line) {
 	const found = {}, flat = line.replace(/['"\s]/g, "").replace(/(?<!\w)\((\d+),(?:\1,?)*\)/g, "$1"); // (3, 3) is 3
 	for (const [, kind, inside] of flat.matchAll(/\b(ConvTranspose|Conv|Upsample|PixelShuffle)(?:\dd)?\(([^()]*)\)/g))
@@ -214,10 +214,11 @@ function read(line) {
 	};
 	for (const entry of entries(changes)) if (!isAllowed(...entry)) fail(`${named(entry)} is not shown here`);
 	if ((!transposed && conv.stride > 1) || up?.align_corners === "True") fail("a strided Conv2d or align_corners=True is not shown here");
-	return { ...changes, channels: [layer.in_channels, layer.out_channels / (operator === "pixel_shuffle" ? stride ** 2 : 1)] };
+	const channels = [layer.in_channels, layer.out_channels / (operator === "pixel_shuffle" ? stride ** 2 : 1)];
+	return { ...changes, ...(channels.every(isFinite) && { channels }) };
 }
 
-// All that is shown of a state; `place` is where an output pixel's middle lies on the input's ruler.
+// What is shown; `place` is where an output pixel's middle lies on the input's ruler.
 function sceneOf(state) {
 	const { axes, stride: s } = state, m = sizeOf(state), layer = axis(state), { span, crop } = layer;
 	const taps = state.taps === "ones" ? range(countOf(state), () => 1) : state.taps;
@@ -454,7 +455,7 @@ export function render({ model, el, linked }) {
 			const [open, , words, inputs] = PANELS[place], [, top, bottom] = part.children;
 			part.open ||= state.open === open;
 			const shown = part.open && (scene || open === "sizes"), html = shown && inputs?.(scene);
-			if (part.shown !== html) top.innerHTML = part.shown = html ?? "";
+			if (part.shown !== html) top.innerHTML = part.shown = html || "";
 			bottom.innerHTML = shown ? words(scene ?? { state }) : "";
 		});
 		for (const canvas of every("canvas")) paint(canvas, images.shift());
