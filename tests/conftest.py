@@ -1,6 +1,7 @@
 """Settings for the unit tests, and a server for some; what holds for the chapters too is in the conftest.py above."""
 
 import os
+import shutil
 import socket
 import socketserver
 import threading
@@ -22,6 +23,25 @@ def seeded():
         torch.manual_seed(0)
         yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Give one to all tests of a process: Playwright starts but once. Where it has to be there, no test is skipped."""
+    chromium = shutil.which("chromium")
+    if not os.environ.get("UPCONV_REQUIRE_BROWSER"):
+        pytest.importorskip("playwright")
+        if chromium is None:
+            pytest.skip("chromium is not on the path: on Debian, apt-get install chromium")
+    from playwright.sync_api import sync_playwright  # noqa: PLC0415 - only where there is a browser
+
+    quiet = "no-sandbox disable-gpu no-first-run disable-background-networking disable-component-update disable-sync"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=chromium, args=["--headless", *(f"--{flag}" for flag in quiet.split())]
+        )
+        yield browser
+        browser.close()
 
 
 @pytest.fixture

@@ -5,8 +5,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output, writes
 
+from tools.notebooks.format import normalise
 from tools.site import build as build_site
+from upconv.explorer import explore
 
 ROOT = Path(__file__).parents[1]
 
@@ -29,6 +32,22 @@ def test_a_site_is_built_with_what_it_needs(book):
     output = build_site.build(book)
     assert "One page" in (output / "chapters" / "index.html").read_text()
     assert (output / "_static" / "mathjax" / "tex-chtml-full.js").is_file()
+
+
+def test_a_page_with_an_interactive_figure_gets_its_script_and_its_source_does_not(book, monkeypatch):
+    monkeypatch.setattr(build_site.standalone, "write", lambda root: [])
+    figure = new_output("display_data", {"text/html": explore()._repr_html_()})
+    notebook = normalise(
+        new_notebook(cells=[new_markdown_cell("# A figure"), new_code_cell("explore()", outputs=[figure])])
+    )
+    (book / "chapters" / "index.md").write_text("# One page\n\n[more](figure.ipynb)\n")
+    (book / "chapters" / "figure.ipynb").write_text(writes(notebook))
+    (book / "_toc.yml").write_text("format: jb-book\nroot: chapters/index\nchapters:\n  - file: chapters/figure\n")
+    output = build_site.build(book)
+    pages = {name: (output / "chapters" / f"{name}.html").read_text() for name in ("index", "figure")}
+    assert [page.count("mount(true)") for page in pages.values()] == [0, 1]
+    assert "data-settings=" in pages["figure"] and "makes 9 pixels of 4" in pages["figure"]
+    assert "mount(" not in (output / "_sources" / "chapters" / "figure.ipynb").read_text()
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,9 @@ SIZES = [
     ((6, 3), (2, 3)),
     ((5, 2), (1, 2)),
     ((2, 2), (2, 2)),
+    ((4, 2), (2, 2)),
+    ((4, 3), (2, 1)),
+    ((4, 1), (2, 1)),
     ((4, 4, 4), (2, 2, 2)),
     ((3, 4, 2), (2, 3, 1)),
 ]
@@ -74,7 +77,11 @@ def test_the_pairs_lie_inside_and_fill_it_on_one_axis(kernel_size, stride):
     torch.testing.assert_close(pairs @ matrix, pairs, rtol=0, atol=1e-12)
     dimension = taps - (math.prod(stride) - 1)
     assert torch.linalg.matrix_rank(pairs) == math.prod(size)
-    assert math.prod(size) == dimension if axes == 1 or kernel_size == stride else math.prod(size) < dimension
+    between = any(
+        k > s and math.prod(stride) > s
+        for k, s in zip(kernel_size, stride, strict=True)  # beside a stride above 1
+    )
+    assert (math.prod(size) < dimension) == between and math.prod(size) <= dimension
     if kernel_size == (4, 4):
         assert (math.prod(size), dimension, taps) == (9, 13, 16)
 

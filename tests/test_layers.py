@@ -785,6 +785,8 @@ def test_new_weights_have_the_memory_format_of_the_old(axes, last, groups):
         given.to(memory_format=last)
         weight = rewrite(given).weight
         assert weight.is_contiguous(memory_format=last) and not weight.is_contiguous()
+    lies_in_both = conv_of(4, 16, 1)
+    assert upsample_conv_to_conv_transpose(UP, lies_in_both).weight.is_contiguous()
 
 
 @AXES

@@ -26,6 +26,13 @@ def test_a_value_outside_a_slider_is_refused_and_nothing_moves(panel):
     assert panel.html == "stride 2, padding 0"
 
 
+def test_a_notebook_is_offered_the_widget_and_a_page_the_drawing_at_the_start(panel):
+    start = panel.html
+    shown = panel._repr_mimebundle_(include=None, exclude=None)
+    assert shown["text/html"] == start
+    assert shown["application/vnd.jupyter.widget-view+json"]["model_id"] == panel.widget.model_id
+
+
 def test_only_widgets_of_ipywidgets_7_are_used(panel):
     kinds = {type(widget) for widget in [panel.widget, *panel.widget.children]}
     assert kinds == {ipywidgets.VBox, ipywidgets.IntSlider, ipywidgets.HTML}

@@ -392,6 +392,12 @@ def test_widgets_are_numbered_in_order():
     assert normalise(copy.deepcopy(notebook)) == notebook
 
 
+def test_of_a_panel_the_picture_is_stored_without_its_widget():
+    panel = new_output("execute_result", {WIDGET_VIEW: {"model_id": "f00"}, "text/html": "a picture"})
+    notebook = normalise(new_notebook(cells=[new_code_cell("x", outputs=[panel])]))
+    assert notebook.cells[0].outputs[0].data == {"text/html": "a picture"}
+
+
 def test_png_loses_only_its_text(good):
     assert good.cells[4].outputs[0].data["image/png"] == DOT_WITHOUT_TEXT
 

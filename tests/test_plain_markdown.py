@@ -54,6 +54,10 @@ def cells(page):
         ("{cite}`web`", f"[[Web article, n.d.]({SITE}chapters/references.html)]"),
         ("{cite:t}`odena` say", "Odena *et al.* [[2016](https://doi.org/10.1/x)] say"),
         ("by {prf:ref}`thm-a`,", "by **Theorem 1**,"),
+        (
+            'try <a href="#explorer?taps=1,2&open=forms">these `taps`</a>.',
+            f"try [these `taps`]({SITE}chapters/one.html#explorer?taps=1,2&open=forms).",
+        ),
         ("by {prf:ref}`cor-b`,", f"by [Corollary 4]({SITE}chapters/two.html#cor-b),"),
         ("{prf:ref}`the other <cor-b>`", f"[the other]({SITE}chapters/two.html#cor-b)"),
         (
@@ -310,7 +314,7 @@ def test_chapter(page):
         titles = re.findall(r"^:::\{[^}]*\}(.*)", source, re.MULTILINE)
         assert not [title for title in titles if "`" in title]  # else count their roles below
         before = list(tokens(source))
-        expected = sum(token.type == "link_open" for token in before)
+        expected = sum(token.type == "link_open" or token.content.startswith("<a ") for token in before)
         for token in before:
             if token.type == "myst_role" and token.meta["name"] != "index":  # which links nowhere
                 cited, local = token.content.split(","), references.proofs.get(token.content, [""])[0] == page

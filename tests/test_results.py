@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from upconv.book.blocks import FOLDED
 from upconv.book.data import DataError
 from upconv.book.results import by_seed, read_results, summary, values_of
 
@@ -66,6 +67,18 @@ def test_a_summary_keeps_the_order_of_the_table():
     assert list(found.index) == ["z", "a"]
     assert found["psnr", "mean"].tolist() == [1.5, 5.0]
     assert found["psnr", "std"].tolist() == pytest.approx([0.5**0.5, 8**0.5])
+
+
+def test_of_a_seed_the_blocks_come_in_their_order_and_others_after_them(tmp_path, monkeypatch):
+    monkeypatch.setenv("UPCONV_DATA", str(tmp_path))
+    (tmp_path / "results").mkdir()
+    names = [FOLDED, "pixel_shuffle", "nearest_conv_3x3", "conv_transpose_4x4"]
+    rows = [f"mini,{kind},{name},{seed},1" for kind in "ba" for name in names for seed in (1, 0)]
+    (tmp_path / "results" / "toy.csv").write_text("\n".join(["tier,kind,upsampling,seed,psnr", *rows]) + "\n")
+    table = read_results("toy")
+    assert table["seed"].tolist() == [0] * 8 + [1] * 8
+    assert table["upsampling"].tolist() == [name for name in reversed(names) for _ in "ba"] * 2
+    assert table["kind"].tolist() == ["b", "a"] * 8  # else as they stand in the file
 
 
 def test_results_are_read_by_tier_and_checked(tmp_path, monkeypatch):

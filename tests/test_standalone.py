@@ -257,7 +257,7 @@ def test_the_wheel_holds_the_package_as_it_is(wheel):
             names.remove(name)
         [entry_points] = [name for name in names if name.endswith("entry_points.txt")]
         assert b"upconv = upconv.graph:backend" in archive.read(entry_points)  # torch.compile(..., backend="upconv")
-    names.discard("upconv/py.typed")
+    names -= {f"upconv/{name}" for name in ("explorer.css", "explorer.js", "py.typed")}
     assert len(names) == 6 and all(name.startswith("upconv-0.1.0.dist-info/") for name in names)
 
 

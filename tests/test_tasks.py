@@ -190,7 +190,9 @@ def test_parameters_and_macs_are_those_of_the_formulas(upsampling):
     """Each convolution: taps x channels x channels x the size at which it runs, low or high."""
     taps = {"conv_transpose_2x2": 4, "conv_transpose_3x3": 9, "nearest_conv_2x2": 4, "pixel_shuffle": 36}
     taps |= {"conv_transpose_4x4": 16, "conv_transpose_4x4_bilinear_init": 16, "pixel_shuffle_icnr": 36}
+    taps |= {"conv_transpose_4x4_equal_gains": 16, "bilinear_additive": 9 / 4}  # of a quarter of the channels
     of_block = taps.get(upsampling, 9)
+    projection = 16**2 if upsampling.endswith("equal_gains") else 0  # of each kernel, once a forward pass
     low = upsampling.startswith(("conv_transpose", "pixel_shuffle"))
     torch.manual_seed(0)
     parameters, macs = AUTOENCODER.parameters_and_macs(AUTOENCODER.build(upsampling, (8, 16, 64), "mini"))
@@ -200,12 +202,12 @@ def test_parameters_and_macs_are_those_of_the_formulas(upsampling):
     assert parameters == linear + 1024 + last + 1 + biases + of_block * sum(channels for channels, _ in pairs)
     sizes = 1 if low else 4
     expected = linear + last * 32**2 + of_block * sizes * sum(channels * size**2 for channels, size in pairs)
-    assert macs == expected
+    assert macs == expected + projection * sum(channels for channels, _ in pairs)
     torch.manual_seed(0)
     parameters, macs = SUPER_RESOLUTION.parameters_and_macs(SUPER_RESOLUTION.build(upsampling, (32, 16, 8), "mini"))
     first, last = 9 * (1 * 32 + 32 * 32), 9 * 8
     expected = first * 64 + last * 1024 + of_block * sizes * (32 * 16 * 64 + 16 * 8 * 256)
-    assert macs == expected
+    assert macs == expected + projection * (32 * 16 + 16 * 8)
 
 
 @pytest.fixture
@@ -344,7 +346,9 @@ def test_the_full_tier_has_pets_whose_rim_belongs_to_them(monkeypatch):
 @pytest.mark.parametrize("skips", [2, 1, 0])
 def test_a_unets_parameters_and_macs_are_those_of_the_formulas(upsampling, skips):
     taps = {"conv_transpose_2x2": 4, "nearest_conv_2x2": 4, "conv_transpose_4x4": 16, "pixel_shuffle": 36}
+    taps |= {"conv_transpose_4x4_equal_gains": 16, "bilinear_additive": 9 / 4}
     of_block = taps.get(upsampling, 9)
+    projection = 16**2 if upsampling.endswith("equal_gains") else 0
     low = upsampling.startswith(("conv_transpose", "pixel_shuffle"))
     task = unet_with(skips=skips)
     model = task.build(upsampling, (8, 16), "mini")
@@ -359,7 +363,7 @@ def test_a_unets_parameters_and_macs_are_those_of_the_formulas(upsampling, skips
     assert parameters == sum(weights.values()) + sum(blocks.values()) + biases + norms + head + 4
     expected = sum(count * size**2 for size, count in weights.items()) + head * 32**2
     expected += sum(count * (size // 2 if low else size) ** 2 for size, count in blocks.items())
-    assert macs == expected
+    assert macs == expected + projection * (16 * 8 + 32 * 16)
     assert task.parameters_and_macs(model.double()) == (parameters, macs)
 
 
@@ -369,7 +373,7 @@ def test_a_unet_is_measured_by_its_masks():
     found = UNET.measure(model, part=slice(20, 50))
     assert found == segmentation_measures(model.eval()(images[20:50] / 255), masks[20:50])
     assert 0 < found["boundary_iou"] < found["iou"] < 1 and UNET.score == "iou" and UNET.broken < 0.2
-    assert len(UNET.blocks) == 6 and set(UNET.blocks) < set(BLOCKS)
+    assert len(UNET.blocks) == 8 and set(UNET.blocks) < set(BLOCKS)
 
 
 @pytest.mark.parametrize("options", [dict(skips=1), dict(activation=True), dict(skips=0, activation=True)], ids=str)

@@ -15,6 +15,7 @@ from upconv.arithmetic import (
 from upconv.audit import audit, flat_response
 from upconv.cost import macs, parameters
 from upconv.equal_gains import equal_gains
+from upconv.explorer import explore
 from upconv.fold import upsample_conv_to_jump
 from upconv.graph import backend, fold_exported
 from upconv.init import bilinear_, icnr_
@@ -41,6 +42,7 @@ __all__ = [
     "conv_transpose_to_subpixel",
     "conv_transpose_to_upsample_conv",
     "equal_gains",
+    "explore",
     "flat_response",
     "fold_exported",
     "icnr_",

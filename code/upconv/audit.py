@@ -50,11 +50,11 @@ def audit(
         A row for each upsampling step as a dict, functional ones included, in the order in which they run: `name`;
         `kind`; `sizes`, of input and output; `kernel_size` and `stride`, of a transposed convolution; `even_overlap`,
         whether all phases have equally many taps; `dc_spread`, the largest difference between the gains of two phases,
-        relative to the largest gain; `off_dc_energy`, the share of a flat input's energy that its weights, taken alone,
-        put into a pattern (what the picture shows, `flat_response` says); `macs`; `exact_targets`, what it could be
-        exactly, by `rewrite` if it is a layer and otherwise by the backend; `verdict`, in one line. It prints as a
-        table. What makes an image larger in another way (by reshaping, say) is a row too, whose kind is what did it. In
-        a model without upsampling it is empty.
+        relative to the largest gain; `off_dc_energy`, the share of its output's energy that is a pattern, on random
+        flat inputs, by its weights alone (what the picture shows, `flat_response` says); `macs`; `exact_targets`, what
+        it could be exactly, by `rewrite` if it is a layer and otherwise by the backend; `verdict`, in one line. It
+        prints as a table. What makes an image larger in another way (by reshaping, say) is a row too, whose kind is
+        what did it. In a model without upsampling it is empty.
 
     Raises
     ------
@@ -359,7 +359,7 @@ def flat_response(
         pattern=pattern,
         relative=pattern / example_range if example_range else math.inf if pattern else 0.0,
         per_phase={p: _means(worst, [math.gcd(p, n) for n in whole]).to(small.dtype) for p in periods},
-        level=numbers[place].cpu(),
+        level=numbers[place],
         patterns=patterns.tolist(),
         border=tuple(border),
         border_found=found,

@@ -36,7 +36,7 @@ def equal_gains(layer: ConvTranspose) -> ConvTranspose:
     torch.nn.ConvTranspose1d, ConvTranspose2d or ConvTranspose3d
         The layer itself. Until it is trained on, its weight is the nearest one, in the sum of squares, of all whose
         `phase_gains` are equal for each pair of channels, and what is assigned to `weight` is projected likewise.
-        `torch.nn.utils.parametrize.remove_parametrizations(layer, "weight")` leaves a layer like any other.
+        `remove_parametrizations(layer, "weight")`, of `torch.nn.utils.parametrize`, leaves a layer like any other.
 
     Raises
     ------

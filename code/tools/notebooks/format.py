@@ -13,6 +13,7 @@ IGNORED_TAG = "nbval-ignore-output"
 KERNELSPEC = {"display_name": "Python 3", "language": "python", "name": "python3"}
 TRANSIENT_METADATA = ("execution", "ExecuteTime", "executionInfo", "collapsed", "scrolled")
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+EXPLORER = re.compile("<!-- explorer -->.*?<!-- /explorer -->", re.DOTALL)
 OVERWRITTEN = re.compile(r"^.*\r(?=[^\n])", re.MULTILINE)  # as nbval reads a carriage return
 
 
@@ -120,6 +121,10 @@ def normalise(notebook):
             data = output.get("data", {})
             if "image/png" in data:
                 data["image/png"] = _plain_png(data["image/png"])
+            if "text/html" in data:  # its settings and its picture stay, so a change of the script changes no notebook
+                data["text/html"] = EXPLORER.sub("", data["text/html"])
+            if "text/html" in data:  # what stands there without a kernel
+                data.pop(WIDGET_VIEW, None)
             if WIDGET_VIEW in data:
                 view = data[WIDGET_VIEW]
                 view["model_id"] = models.setdefault(view["model_id"], f"{len(models) + 1:032x}")

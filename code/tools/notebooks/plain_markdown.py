@@ -20,6 +20,7 @@ INLINE = re.compile(
     | (?P<code>(?P<marks>`+)(?!`).+?(?<!`)(?P=marks)(?!`)){ATTRIBUTES}
     | \$\$.+?\$\$ | \$(?:\\.|[^$\\])+\$
     | \[\^(?P<note>[^\]\s]+)\](?P<colon>:?)
+    | <a\ href="\#(?P<state>\w+\?[^"()<>\s]+)">(?P<words>[^<>]+)</a>
     | (?P<empty>(?<!!)\[\]\([^)]*\))
     | \]\((?P<target>[^()\s]+)(?P<title>\s+"[^"]*")?\){ATTRIBUTES}""",
     re.DOTALL | re.VERBOSE,
@@ -146,6 +147,8 @@ class _Cell:
             if match["note"] not in self.notes:
                 raise self.error(f"footnote {match['note']!r} is not defined in its cell; define it there")
             return str(self.notes.index(match["note"]) + 1).translate(SUPERSCRIPTS)
+        if match["state"]:  # of an interactive figure: the site's, since in a notebook the address is not a figure's
+            return f"[{INLINE.sub(self.inline, match['words'])}]({self.site}{self.page}.html#{match['state']})"
         if match["empty"]:
             raise self.error(f"link {match['empty']} has no text; give it one")
         if match["target"]:

@@ -2,7 +2,8 @@
 
 A clean folder, since Sphinx reports a warning once: a second build over a failed one would pass. Nothing is run, so it
 takes seconds. The buttons of a chapter lead to its copy that runs by itself, of `tools.notebooks.standalone`, which
-takes the place of the chapter's source in the site.
+takes the place of the chapter's source in the site. Pages with an interactive figure get its script, without which
+notebooks are stored.
 """
 
 import shutil
@@ -12,9 +13,10 @@ from pathlib import Path
 
 from tools.notebooks import standalone
 
-__all__ = ["build", "main"]
+__all__ = ["build", "main", "with_explorer"]
 
 ROOT = Path(__file__).resolve().parents[3]
+EXPLORER = ROOT / "code" / "upconv" / "explorer.js"
 
 
 def build(root=ROOT):
@@ -44,10 +46,37 @@ def build(root=ROOT):
         subprocess.run(command, check=True)
         for path in standalone.write(root):
             shutil.copy(path, output / "_sources" / "chapters" / path.name)
+        for path in output.glob("chapters/*.html"):
+            page = path.read_text(encoding="utf-8")
+            if (live := with_explorer(page)) != page:
+                path.write_text(live, encoding="utf-8", newline="\n")
     except BaseException:
         shutil.rmtree(output, ignore_errors=True)
         raise
     return output
+
+
+def with_explorer(page):
+    """Put the interactive figure's script at the end of a page that has such a figure.
+
+    Inside the page, since browsers load no module from a file of its own where the page is opened from the disk. The
+    package has the two files; it cannot be imported here, where torch need not be.
+
+    Parameters
+    ----------
+    page : str
+        HTML.
+
+    Returns
+    -------
+    str
+    """
+    if 'class="upconv-explorer"' not in page:
+        return page
+    body, end, rest = page.rpartition("</body>")
+    style, script = (EXPLORER.with_suffix(suffix).read_text(encoding="utf-8") for suffix in (".css", ".js"))
+    live = f'<style>\n{style}</style>\n<script type="module">\n{script}\nmount(true);\n</script>\n'
+    return f"{body}{live}{end}{rest}"
 
 
 def main():

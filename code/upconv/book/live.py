@@ -1,4 +1,4 @@
-"""The live exercises: sliders, and a drawing that follows them."""
+"""The live exercise: sliders, and a drawing that follows them, where Python must answer."""
 
 import ipywidgets
 
@@ -9,6 +9,7 @@ class Panel:
     """Sliders over a drawing; the last line of a cell shows it.
 
     It uses only what ipywidgets 7.7.1 has, and no output capture: each change writes the drawing into an HTML widget.
+    Where no kernel runs, as on the book's pages, the drawing at the start stands there.
 
     Parameters
     ----------
@@ -38,6 +39,13 @@ class Panel:
             slider.observe(self._follow, names="value")
         self._follow()
         self.widget = ipywidgets.VBox([*self._sliders.values(), self._picture])
+
+    def __repr__(self):
+        return f"Panel of {self.values}"
+
+    def _repr_mimebundle_(self, **kwargs):
+        view = {"version_major": 2, "version_minor": 0, "model_id": self.widget.model_id}
+        return {"text/plain": repr(self), "text/html": self.html, "application/vnd.jupyter.widget-view+json": view}
 
     @property
     def values(self):

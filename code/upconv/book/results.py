@@ -26,7 +26,7 @@ def read_results(name, tier="mini"):
     Returns
     -------
     pandas.DataFrame
-        A row for each run of that tier, in order of the seeds and, where the column `upsampling` names blocks, of `BLOCKS`.
+        A row for each run of that tier, in order of the seeds and, of one seed, of the blocks in `upsampling`.
 
     Raises
     ------
