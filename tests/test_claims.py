@@ -7,6 +7,12 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from upconv.book.comparison import REFERENCE, runs_of
+from upconv.book.results import read_results
+from upconv.book.tables import signed
+from upconv.book.tasks import AUTOENCODER, SUPER_RESOLUTION, UNET
+from upconv.book.verdicts import compare
+
 CHAPTERS = Path(__file__).parents[1] / "chapters"
 PAGE = (CHAPTERS / "claims.md").read_text(encoding="utf-8")
 ALL_IDS = [f"{kind}{i}" for kind, last in (("F", 11), ("W", 12), ("L", 10), ("N", 8)) for i in range(1, last + 1)]
@@ -74,3 +80,38 @@ def test_every_difference_is_printed_in_a_chapter_that_the_row_links_to(row):
 
 def test_differences_are_found():
     assert sum(len(re.findall(DIFFERENCE, row[3])) for row in ROWS) > 40
+
+
+OF_TABLES = [  # who is compared with nearest + conv 3x3, how, in which rows
+    (AUTOENCODER, "parameters", "conv_transpose_4x4", "W5 L7 N3"),
+    (SUPER_RESOLUTION, "parameters", "conv_transpose_4x4", "W5 L7 N3"),
+    (AUTOENCODER, "time", "conv_transpose_4x4", "W5 L7"),
+    (SUPER_RESOLUTION, "time", "conv_transpose_4x4", "W5 L7"),
+    (AUTOENCODER, "channels", "conv_transpose_2x2", "W5"),
+    (SUPER_RESOLUTION, "channels", "conv_transpose_2x2", "W5"),
+    (SUPER_RESOLUTION, "channels", "conv_transpose_3x3", "W5"),
+    (AUTOENCODER, "channels", "conv_transpose_4x4", "N3"),
+    (AUTOENCODER, "channels", "bilinear_conv_3x3", "W7"),
+    (SUPER_RESOLUTION, "channels", "bilinear_conv_3x3", "W7"),
+    (AUTOENCODER, "channels", "bicubic_conv_3x3", "W7"),
+    (SUPER_RESOLUTION, "channels", "bicubic_conv_3x3", "W7"),
+    (UNET, "channels", "conv_transpose_2x2", "F1"),
+    (UNET, "channels", "conv_transpose_4x4", "F1 L7"),
+    (UNET, "channels", "bilinear_conv_3x3", "W6 W12"),
+    (UNET, "time", "bilinear_conv_3x3", "W6"),
+    (UNET, "parameters", "conv_transpose_4x4", "L7"),
+]
+
+
+@pytest.mark.parametrize(("task", "kind", "block", "rows"), OF_TABLES)
+def test_the_differences_are_those_of_the_blocks_that_the_row_names(task, kind, block, rows):
+    runs = read_results(task.name)
+    if task is UNET:
+        runs = runs[runs["skips"] == 2]
+    sides = f"{task.primary}_end", block, REFERENCE
+    found = compare(runs_of(runs, kind), *sides, by="upsampling", paired=task is not UNET)
+    number = signed(found._asdict(), ".1%" if task is UNET else ".2f").replace("-", "−")
+    [number] = re.findall(DIFFERENCE, number)
+    for claim, _, _, why in ROWS:
+        if claim in rows.split():
+            assert number in why or number.lstrip("−+") in re.findall(DIFFERENCE, why), (claim, number)
