@@ -116,7 +116,7 @@ def draw_conv(input_size, kernel_size, stride=1, padding=0, dilation=1):
     settings = f"kernel_size={kernel_size}, stride={stride}, padding={padding}, dilation={dilation}"
     windows = ", ".join(str(j * stride - padding) for j in range(output_size))
     drawing = Drawing(
-        columns * CELL + 150,
+        columns * CELL + 106,
         (output_size + 2) * (CELL + 4),
         f"A convolution with {settings} on {input_size} pixels: windows begin at {windows}, "
         f"so {output_size} pixels come out.",
@@ -161,7 +161,7 @@ def draw_conv_transpose(input_size, kernel_size, stride=1, padding=0, output_pad
     kept = range(padding, padding + output_size)
     settings = f"kernel_size={kernel_size}, stride={stride}, padding={padding}, output_padding={output_padding}"
     drawing = Drawing(
-        columns * CELL + 130,
+        columns * CELL + 108,
         (input_size + 1) * (CELL + 4),
         f"A transposed convolution with {settings}, dilation={dilation} on {input_size} pixels: "
         f"{output_size} pixels come out, reached by {', '.join(str(counts[column]) for column in kept)} taps.",
