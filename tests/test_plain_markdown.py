@@ -172,6 +172,11 @@ after"""
         ("```{prf:proof}\nBody.\n```", "**Proof.** Body. ∎"),
         (":::{prf:proof}\n$$\na\n$$\n:::", "**Proof.**\n\n$$\na\n$$\n\n∎"),
         (
+            "a\n\n:::{dropdown} Hint\nBy {prf:ref}`thm-a`.\n:::\n:::{dropdown} Solution\n$$\na\n$$\n:::\nb",
+            "a\n\n<details><summary>Hint</summary>\n\nBy **Theorem 1**.\n\n</details>\n\n"
+            "<details><summary>Solution</summary>\n\n$$\na\n$$\n\n</details>\n\nb",
+        ),
+        (
             "::::{prf:proof}\nA.\n:::{prf:corollary}\n:label: cor-b\nB.\n:::\n::::",
             "**Proof.** A.\n\n**Corollary 4.**\n\nB.\n\n∎",
         ),
@@ -196,6 +201,10 @@ def test_directive(source, expected):
         ("{prf:ref}`thm-z`", "label 'thm-z'"),
         ("{term}`gains`", "term 'gains'"),
         (":::{note}\na\n:::", "directive {note}"),
+        (":::{dropdown} More\na\n:::", "dropdown 'More'"),
+        (":::{dropdown} Hint\n:open:\na\n:::", "['open']"),
+        (":::{dropdown} Hint\n{doc}`two`\n:::", "role {doc}"),
+        ("<details><summary>More</summary>\n\na\n\n</details>", "html_block '<details>"),
         ("```{figure} a.png\n```", "directive {figure}"),
         (":::{prf:axiom}\n:label: thm-a\n:::", "directive {prf:axiom}"),
         (":::{theorem}\n:label: thm-a\n:::", "directive {theorem}"),

@@ -27,6 +27,9 @@ INLINE = re.compile(
 )
 LEAVES = "inline text softbreak hardbreak code_inline math_inline image fence code_block math_block hr"
 NESTING = "heading paragraph bullet_list ordered_list list_item blockquote table thead tbody tr th td em strong link"
+FOLDED = ("Hint", "Solution")  # the dropdowns of exercises, which notebooks fold as well
+OPEN, CLOSE = "<details><summary>{}</summary>", "</details>"
+HTML_OF_PLAIN = {*map(OPEN.format, FOLDED), CLOSE}
 ATTRIBUTES_OF_PLAIN = {"href", "title", "src", "alt"}
 ONE_PARAGRAPH = ["paragraph_open", "inline", "paragraph_close", "footnote_reference_close"]
 PLAIN = {*LEAVES.split(), *(f"{name}_{end}" for name in NESTING.split() for end in ("open", "close"))}
@@ -117,8 +120,14 @@ class _Cell:
         if token.level == 0 and directive(token)[0]:
             above = [""] if first and lines[first - 1].strip(":`") else []  # a directive above has its own
             below = [""] if last < len(lines) and lines[last].strip() else []
-            return last, [*above, self.proof(*directive(token)), *below]
+            kind = self.dropdown if directive(token)[0] == "dropdown" else self.proof
+            return last, [*above, kind(*directive(token)), *below]
         return None
+
+    def dropdown(self, _, title, options, body):
+        if title not in FOLDED or options:
+            raise self.error(f"dropdown {title!r} {[*options]} is unknown; call it one of {FOLDED}, without options")
+        return f"{OPEN.format(title)}\n\n{self.blocks(body)}\n\n{CLOSE}"
 
     def proof(self, name, title, options, body):
         kind = name.removeprefix("prf:")
@@ -199,7 +208,8 @@ class _Cell:
         blocks = PARSER.parse(text)
         for token in [*blocks, *(child for block in blocks for child in block.children or [])]:
             what = f"{token.type} {(token.info or token.content or token.meta.get('label', ''))[:60]!r}"
-            if token.type not in PLAIN or token.info.startswith("{"):
+            fold = token.type == "html_block" and token.content.strip() in HTML_OF_PLAIN
+            if (not fold and token.type not in PLAIN) or token.info.startswith("{"):
                 raise self.error(f"{what} is unknown to plain_markdown.py; add it there or do without")
             if token.type in ("code_inline", "link_open", "image") and not ATTRIBUTES_OF_PLAIN.issuperset(token.attrs):
                 raise self.error(f"{what} has attributes {token.attrs}; write them as {{.name}}")
