@@ -1,40 +1,117 @@
-"""The claims page has one row for every claim of the two discussions and the well-known texts."""
+"""The trial of the sources: one row for every claim, each with a verdict, a reason and links to what shows it."""
 
+import functools
 import re
 from pathlib import Path
 
-CHAPTERS = Path(__file__).parents[1] / "chapters"
-PAGE = (CHAPTERS / "claims.md").read_text()
-ALL_IDS = [f"F{i}" for i in range(1, 12)] + [f"W{i}" for i in range(1, 13)] + [f"L{i}" for i in range(1, 11)] + ["N1"]
+import nbformat
+import pytest
 
-# This list shrinks when a chapter settles one.
-WITHOUT_A_VERDICT = set("""L8""".split())
+from upconv.book.comparison import REFERENCE, runs_of
+from upconv.book.results import read_results
+from upconv.book.tables import signed
+from upconv.book.tasks import AUTOENCODER, SUPER_RESOLUTION, UNET
+from upconv.book.verdicts import compare
+
+CHAPTERS = Path(__file__).parents[1] / "chapters"
+PAGE = (CHAPTERS / "claims.md").read_text(encoding="utf-8")
+ALL_IDS = [f"{kind}{i}" for kind, last in (("F", 11), ("W", 12), ("L", 10), ("N", 8)) for i in range(1, last + 1)]
+OPEN = {"L8", "N6", "N8"}
+DIFFERENCE = r"[−+]?\b\d+\.\d+ ± \d+\.\d+"
 
 ROWS = [
     [field.strip() for field in line.strip("|").split("|")]
     for line in PAGE.splitlines()
-    if re.match(r"\| *[FWLN]\d+ *\|", line)
+    if re.match(r"\| *[A-Z]\d+ *\|", line)
 ]
 
 
-def test_every_claim_has_one_row_or_is_listed_as_without_a_verdict():
-    settled = [row[0] for row in ROWS]
-    assert sorted(settled) == sorted(set(ALL_IDS) - WITHOUT_A_VERDICT)
-    listed = re.findall(r"\b[FWLN]\d+\b", PAGE.partition("## Without a verdict")[2])
-    assert sorted(listed) == sorted(WITHOUT_A_VERDICT)
+@functools.cache
+def anchors():
+    """What a link can lead to, labels, theorems and figures, and the file of each."""
+    found = {}
+    for path in [*CHAPTERS.glob("*.ipynb"), *CHAPTERS.glob("*.md")]:
+        text = path.read_text(encoding="utf-8")
+        labels = r'(?:"|\\n|^)\(([\w-]+)\)=', r":label: ([\w-]+)", r'"name": "(fig-[\w-]+)"'
+        found |= {name: path for label in labels for name in re.findall(label, text, re.MULTILINE)}
+    return found
 
 
-def test_rows_stand_in_the_order_of_their_ids():
-    settled = [row[0] for row in ROWS]
-    assert settled == [claim for claim in ALL_IDS if claim in settled]
+@functools.cache
+def printed(path):
+    """The differences that the cells of a chapter print, such as "+0.05 ± 0.03"."""
+    cells = nbformat.read(path, 4).cells if path.suffix == ".ipynb" else []
+    outputs = [output for cell in cells for output in cell.get("outputs", [])]
+    texts = [output.get("text", "") + output.get("data", {}).get("text/plain", "") for output in outputs]
+    texts = [text.replace("\N{NO-BREAK SPACE}", " ").replace("-", "−") for text in texts]
+    return {number for text in texts for number in re.findall(DIFFERENCE, text)}
 
 
-def test_every_row_has_a_claim_a_verdict_a_reason_and_a_link_to_a_cell():
-    notebooks = "".join(path.read_text() for path in CHAPTERS.glob("*.ipynb"))
-    for claim, text, verdict, reason, where in ROWS:
-        assert text and reason, claim
-        assert verdict in ("true", "imprecise", "false", "open"), claim
-        targets = re.findall(r"\]\(#([\w-]+)\)", where)
-        assert targets, f"{claim} links to no cell"
-        for target in targets:
-            assert f"({target})=" in notebooks, f"{claim} links to {target}, which no chapter has"
+def links(text):
+    return re.findall(r"\]\(#([\w-]+)\)", text) + re.findall(r"\{prf:ref\}`([\w-]+)`", text)
+
+
+def test_every_claim_has_exactly_one_row_in_the_order_of_the_ids():
+    assert [row[0] for row in ROWS] == ALL_IDS
+
+
+@pytest.mark.parametrize("row", ROWS, ids=[row[0] for row in ROWS])
+def test_a_row_has_a_claim_a_verdict_a_reason_and_links_to_what_shows_it(row):
+    claim, text, verdict, why = row
+    assert text and verdict in ("true", "imprecise", "false", "open")
+    assert (verdict == "open") == (claim in OPEN)
+    if verdict == "open":
+        assert "What would settle it: " in why
+    reason, _, where = why.rpartition("Known so far: " if verdict == "open" else "Shown: ")
+    assert reason
+    assert links(where), "no link after the reason"
+    targets = links(why)
+    assert set(targets) <= anchors().keys()
+    assert not [target for target in targets if target.startswith("ch-")], "the top of a chapter shows nothing"
+
+
+@pytest.mark.parametrize("row", ROWS, ids=[row[0] for row in ROWS])
+def test_every_difference_is_printed_in_a_chapter_that_the_row_links_to(row):
+    """Where the row gives no sign, as in "behind by 1.2 ± 0.6", either will do."""
+    known = set().union(*(printed(anchors()[target]) for target in links(row[3])))
+    known |= {number.lstrip("−+") for number in known}
+    assert [number for number in re.findall(DIFFERENCE, row[3]) if number not in known] == []
+
+
+def test_differences_are_found():
+    assert sum(len(re.findall(DIFFERENCE, row[3])) for row in ROWS) > 40
+
+
+OF_TABLES = [  # who is compared with nearest + conv 3x3, how, in which rows
+    (AUTOENCODER, "parameters", "conv_transpose_4x4", "W5 L7 N3"),
+    (SUPER_RESOLUTION, "parameters", "conv_transpose_4x4", "W5 L7 N3"),
+    (AUTOENCODER, "time", "conv_transpose_4x4", "W5 L7"),
+    (SUPER_RESOLUTION, "time", "conv_transpose_4x4", "W5 L7"),
+    (AUTOENCODER, "channels", "conv_transpose_2x2", "W5"),
+    (SUPER_RESOLUTION, "channels", "conv_transpose_2x2", "W5"),
+    (SUPER_RESOLUTION, "channels", "conv_transpose_3x3", "W5"),
+    (AUTOENCODER, "channels", "conv_transpose_4x4", "N3"),
+    (AUTOENCODER, "channels", "bilinear_conv_3x3", "W7"),
+    (SUPER_RESOLUTION, "channels", "bilinear_conv_3x3", "W7"),
+    (AUTOENCODER, "channels", "bicubic_conv_3x3", "W7"),
+    (SUPER_RESOLUTION, "channels", "bicubic_conv_3x3", "W7"),
+    (UNET, "channels", "conv_transpose_2x2", "F1"),
+    (UNET, "channels", "conv_transpose_4x4", "F1 L7"),
+    (UNET, "channels", "bilinear_conv_3x3", "W6 W12"),
+    (UNET, "time", "bilinear_conv_3x3", "W6"),
+    (UNET, "parameters", "conv_transpose_4x4", "L7"),
+]
+
+
+@pytest.mark.parametrize(("task", "kind", "block", "rows"), OF_TABLES)
+def test_the_differences_are_those_of_the_blocks_that_the_row_names(task, kind, block, rows):
+    runs = read_results(task.name)
+    if task is UNET:
+        runs = runs[runs["skips"] == 2]
+    sides = f"{task.primary}_end", block, REFERENCE
+    found = compare(runs_of(runs, kind), *sides, by="upsampling", paired=task is not UNET)
+    number = signed(found._asdict(), ".1%" if task is UNET else ".2f").replace("-", "−")
+    [number] = re.findall(DIFFERENCE, number)
+    for claim, _, _, why in ROWS:
+        if claim in rows.split():
+            assert number in why or number.lstrip("−+") in re.findall(DIFFERENCE, why), (claim, number)

@@ -14,6 +14,7 @@ from upconv.book.drawings import (
     draw_conv_transpose,
     draw_families,
     draw_forms,
+    draw_haar,
     draw_matrix,
     draw_network,
     draw_phases,
@@ -21,9 +22,12 @@ from upconv.book.drawings import (
     draw_stamped_copies,
     draw_summed_weights,
     draw_unet,
+    draw_zero_stuffing,
 )
 from upconv.book.models import UNet
 
+PLAIN = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
+LOW = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 SVG = "{http://www.w3.org/2000/svg}"
 
 
@@ -61,6 +65,10 @@ def rows(drawing):
         draw_summed_weights(2, 2, (0, 1)),
         draw_summed_weights(3, 3),
         draw_stamped_copies(3, 2),
+        draw_stamped_copies(2, 3),
+        draw_zero_stuffing(3, 3, 2, 1),
+        draw_zero_stuffing(2, 2, 3),
+        draw_haar({"a layer": ["x", "D", "", "x"], "another": ["x"] * 4}),
         draw_rulers(2, {"in place": [-0.25, 0.25, 0.75, 1.25], "moved": [-1, 0, 1, 2]}),
     ],
 )
@@ -137,6 +145,37 @@ def test_draw_rulers_puts_each_pixel_where_it_lies_and_marks_what_tiles_the_inpu
     assert len(set(colours[2:6])) == len(set(colours[6:])) == 1 and colours[2] != colours[6]
     assert "in place: -0.25, 0.25, 0.75, 1.25; moved: 0, 0.5, 1, 1.5; stretched: 0, 0.333, 0.667, 1;" in drawing.alt
     assert [word for word in words(drawing) if not word.isdigit()] == ["input 2", *rulers]
+
+
+@pytest.mark.parametrize("setting", [(3, 3, 2, 1), (4, 4, 2, 0), (3, 2, 3, 0), (5, 5, 1, 4)])
+def test_draw_zero_stuffing_shows_the_convolution_that_the_layer_is(setting):
+    n, k, s, p = setting
+    top, *windows = rows(draw_zero_stuffing(*setting))
+    pixels = torch.arange(1.0, n + 1)
+    values = [0.0 if text == "0" else pixels[int(text[1:].translate(PLAIN))].item() for _, text, _ in top]
+    weight = torch.tensor([2.0, 7, 1, 8, 3])[:k]
+    expected = torch.nn.functional.conv_transpose1d(pixels.view(1, 1, n), weight.view(1, 1, k), stride=s, padding=p)
+    made, labels = [], [word for word in words(draw_zero_stuffing(*setting)) if "=" in word]
+    for window, label in zip(windows, labels, strict=True):
+        taps = [(round(column), int(text[1:].translate(PLAIN)), style["fill"]) for column, text, style in window]
+        made.append(sum(weight[a] * values[column] for column, a, _ in taps))
+        met = [(a, top[column]) for column, a, _ in taps if values[column]]
+        assert label.partition(" = ")[2] == (" + ".join(f"w{a}{text}" for a, (_, text, _) in met).translate(LOW) or "0")
+        assert [fill for column, _, fill in taps if values[column]] == [style["fill"] for _, (_, _, style) in met]
+        assert {fill for column, _, fill in taps if not values[column]} <= {"none"}
+    assert torch.tensor(made).tolist() == expected.flatten().tolist()
+
+
+def test_draw_haar_draws_an_orthogonal_basis_and_says_what_layers_put_there():
+    drawing = draw_haar({"a layer": ["x", "D", "E", "F"], "another": ["1", "2", "3", "4"]})
+    found = [(text, style["fill"]) for _, _, text, style in cells(drawing)]
+    blocks = torch.tensor([[1.0 if text == "+" else -1.0 for text, _ in found[i : i + 4]] for i in range(0, 16, 4)])
+    assert torch.equal(blocks @ blocks.T, 4 * torch.eye(4))
+    assert blocks.tolist() == [[1, 1, 1, 1], [1, -1, 1, -1], [1, 1, -1, -1], [1, -1, -1, 1]]
+    assert len({(text == "+", fill) for text, fill in found}) == 2, "a sign, a colour"
+    said = [word for word in words(drawing) if len(word) > 1]
+    assert said[3:6] == ["left to right (LH)", "a layer: D", "another: 2"]
+    assert "left to right (LH), signs plus minus / plus minus: a layer: D; another: 2." in drawing.alt
 
 
 @pytest.mark.parametrize("setting", [(4, 3, 2, 0, 0), (4, 3, 2, 1, 1), (3, 2, 3, 0, 1), (3, 4, 2, 2, 0)])

@@ -37,6 +37,28 @@ def test_chapter(path):
     assert not file_problems(path)
 
 
+FOLDED = [path for path in CHAPTERS if ":::{dropdown} Hint" in path.read_text(encoding="utf-8")]
+
+
+@pytest.mark.parametrize("path", FOLDED, ids=lambda path: path.name)
+def test_every_exercise_has_a_hint_a_solution_in_prose_and_one_in_code_and_the_last_is_a_bug(path):
+    cells = loads(path.read_text(encoding="utf-8"), path.name).cells
+    start = next(i for i, cell in enumerate(cells) if "## Exercises" in cell.source)
+    parts, codes = [], []
+    for cell in cells[start:]:
+        if cell.cell_type == "markdown":
+            parts += re.findall(r"^\*\*\d\.|Find the bug\.|:::\{dropdown\} .*", cell.source, re.MULTILINE)
+        elif "hide-cell" in cell.metadata.get("tags", []):
+            parts.append("code")
+            codes.append(cell.metadata.mystnb.code_prompt_show)
+    folds = [":::{dropdown} Hint", ":::{dropdown} Solution", "code"]
+    last = len(codes)
+    expected = [[f"**{n}.", *["Find the bug."] * (n == last), *folds] for n in range(1, last + 1)]
+    assert parts == [part for exercise in expected for part in exercise]
+    assert set(codes) == {"Show the solution's code"}
+    assert re.search(r"^\*\*\d\. Find the bug\.\*\* ", "\n".join(cell.source for cell in cells), re.MULTILINE)
+
+
 def test_chapters_together():
     assert not book_problems(CHAPTERS)
 

@@ -27,7 +27,11 @@ __all__ = ["build_wheel", "data_files", "main", "repository", "set_up_source", "
 
 ROOT = Path(__file__).resolve().parents[3]
 # Which of the package's modules read what of the folder data/.
-READERS = {"fashion_mnist_mini.npz": {"data", "scenes", "tasks"}, "results/*.csv": {"comparison", "results"}}
+READERS = {
+    "fashion_mnist_mini.npz": {"data", "scenes", "tasks"},
+    "results/*.csv": {"comparison", "results"},
+    "watching_*": {"watching"},
+}
 SET_UP = '''\
 # @title Set-up (run this cell first): unpacks the module upconv{and_data}; nothing is installed or fetched
 import atexit

@@ -17,6 +17,7 @@ __all__ = [
     "draw_conv_transpose",
     "draw_families",
     "draw_forms",
+    "draw_haar",
     "draw_matrix",
     "draw_network",
     "draw_phases",
@@ -24,6 +25,7 @@ __all__ = [
     "draw_stamped_copies",
     "draw_summed_weights",
     "draw_unet",
+    "draw_zero_stuffing",
 ]
 
 BLUE, ORANGE, GREEN, PINK, SKY, GREY = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#808080"
@@ -114,7 +116,7 @@ def draw_conv(input_size, kernel_size, stride=1, padding=0, dilation=1):
     settings = f"kernel_size={kernel_size}, stride={stride}, padding={padding}, dilation={dilation}"
     windows = ", ".join(str(j * stride - padding) for j in range(output_size))
     drawing = Drawing(
-        columns * CELL + 150,
+        columns * CELL + 106,
         (output_size + 2) * (CELL + 4),
         f"A convolution with {settings} on {input_size} pixels: windows begin at {windows}, "
         f"so {output_size} pixels come out.",
@@ -159,7 +161,7 @@ def draw_conv_transpose(input_size, kernel_size, stride=1, padding=0, output_pad
     kept = range(padding, padding + output_size)
     settings = f"kernel_size={kernel_size}, stride={stride}, padding={padding}, output_padding={output_padding}"
     drawing = Drawing(
-        columns * CELL + 130,
+        columns * CELL + 108,
         (input_size + 1) * (CELL + 4),
         f"A transposed convolution with {settings}, dilation={dilation} on {input_size} pixels: "
         f"{output_size} pixels come out, reached by {', '.join(str(counts[column]) for column in kept)} taps.",
@@ -182,6 +184,53 @@ def draw_conv_transpose(input_size, kernel_size, stride=1, padding=0, output_pad
             faded=column not in kept,
         )
     drawing.text(columns * CELL + 8, y + CELL / 2 + 4.5, f"output {output_size}", anchor="start")
+    return drawing
+
+
+def draw_zero_stuffing(input_size, kernel_size, stride, padding=0):
+    """Draw one axis of a transposed convolution as a convolution of the input with zeros between its pixels.
+
+    A window's taps that lie on a pixel have the pixel's colour; those on zeros are faded.
+
+    Parameters
+    ----------
+    input_size, kernel_size, stride, padding : int
+        As in `upconv.conv_transpose_output_size`; padding at most kernel_size - 1.
+
+    Returns
+    -------
+    Drawing
+    """
+    before = kernel_size - 1 - padding
+    pixels = {before + i * stride: i for i in range(input_size)}
+    columns = (input_size - 1) * stride + 1 + 2 * before
+    output_size = conv_transpose_output_size(input_size, kernel_size, stride, padding)
+    terms = [
+        [(kernel_size - 1 - b, pixels[j + b]) for b in range(kernel_size) if j + b in pixels]
+        for j in range(output_size)
+    ]
+    sums = [" + ".join(f"w{a}x{i}".translate(SUBSCRIPTS) for a, i in term) or "0" for term in terms]
+    drawing = Drawing(
+        columns * CELL + 54 + 7 * max(map(len, sums)),
+        (output_size + 1) * (CELL + 4),
+        f"{input_size} pixels with {stride - 1} zero{'s' * (stride != 2)} between neighbours and {before} at either "
+        f"end. A flipped kernel of {kernel_size} taps moves over them place by place. Of the {output_size} outputs, "
+        f"{', '.join(str(len(term)) for term in terms)} taps meet a pixel.",
+    )
+    for column in range(columns):
+        inside = before <= column < columns - before
+        text = f"x{pixels[column]}".translate(SUBSCRIPTS) if column in pixels else 0
+        fill = STAMPS[pixels[column] % len(STAMPS)] if column in pixels else "none"
+        drawing.square(column * CELL, 0, text, fill=fill, dashed=not inside, faded=column not in pixels)
+    for j in range(output_size):
+        y = (j + 1) * (CELL + 4)
+        for b in range(kernel_size):
+            column, tap = j + b, f"w{kernel_size - 1 - b}".translate(SUBSCRIPTS)
+            hit = column in pixels
+            fill = STAMPS[pixels[column] % len(STAMPS)] if hit else "none"
+            drawing.square(column * CELL, y, tap, fill=fill, faded=not hit)
+        label = f"y{j}".translate(SUBSCRIPTS) + f" = {sums[j]}"
+        drawing.text(columns * CELL + 8, y + CELL / 2 + 4.5, label, anchor="start")
     return drawing
 
 
@@ -307,7 +356,8 @@ def draw_stamped_copies(kernel_size, scale):
     -------
     Drawing
     """
-    size, step = kernel_size + scale - 1, (kernel_size + scale - 1) * CELL + 30
+    size = kernel_size + scale - 1
+    step, height = size * CELL + 28, size * CELL + 34
     copies = [(row, column) for row in range(scale) for column in range(scale)]
     stamp = range(kernel_size)
     weights = {
@@ -318,27 +368,28 @@ def draw_stamped_copies(kernel_size, scale):
     order = sorted(set(counts.values()))
     listed = "; ".join(" ".join(str(counts[y, x]) for x in range(size)) for y in range(size))
     drawing = Drawing(
-        (len(copies) + 1) * step - 30,
-        size * CELL + 64,
+        max(scale * step, step + 110),
+        scale * height + max(height, 22 + len(order) * (CELL + 6)),
         f"A kernel of {kernel_size} by {kernel_size} weights, mirrored, stamped on each of the {scale} by {scale} "
         f"copies of a pixel, and the kernel of {size} by {size} taps that the stamps add up to. So many weights make "
         f"each of its taps, row by row: {listed}.",
     )
-    for index, copy in enumerate([*copies, None]):
-        left = index * step
-        drawing.text(left + size * CELL / 2, 16, f"copy {copy[0]}{copy[1]}" if copy else "sum: how many")
-        if index:
-            drawing.text(left - 15, 22 + size * CELL / 2 + 4.5, "+" if copy else "=")
+    for copy in [*copies, None]:
+        row, column = copy or (scale, 0)
+        left, top = column * step + 22, row * height
+        drawing.text(left + size * CELL / 2, top + 16, f"copy {row}{column}" if copy else "sum: how many")
+        if copy != (0, 0):
+            drawing.text(left - 13, top + 22 + size * CELL / 2 + 4.5, "+" if copy else "=")
         for (y, x), count in counts.items():
             colour = (*STAMPS, SKY, GREY)[order.index(count) % 6]
-            x0, y0, tap = left + x * CELL, 22 + y * CELL, weights[copy].get((y, x)) if copy else None
+            x0, y0, tap = left + x * CELL, top + 22 + y * CELL, weights[copy].get((y, x)) if copy else None
             if copy and tap is None:
                 drawing.square(x0, y0, dashed=True, faded=True)
             else:
                 name = "w" + "".join(map(str, tap)).translate(SUBSCRIPTS) if copy else count
                 drawing.square(x0, y0, name, fill=colour, opacity=0.45)
     for index, count in enumerate(order):
-        x, y = index * 110, size * CELL + 36
+        x, y = step + 18, scale * height + 22 + index * (CELL + 6)
         drawing.square(x, y, fill=(*STAMPS, SKY, GREY)[index % 6], opacity=0.45)
         drawing.text(x + CELL + 6, y + CELL / 2 + 4.5, f"{count} weight" + "s" * (count > 1), anchor="start")
     return drawing
@@ -397,6 +448,45 @@ def draw_summed_weights(kernel_size, scale, paddings=(0,)):
                     fill=colour,
                     opacity=0.45,
                 )
+    return drawing
+
+
+def draw_haar(layers):
+    """Draw the four Haar blocks, the signs of the four pixels in each, and what layers put there.
+
+    Parameters
+    ----------
+    layers : dict of str to list of str
+        For each layer's name four short texts: what it puts into the mean, the detail from left to right, the one from
+        top to bottom, and the one along the diagonals.
+
+    Returns
+    -------
+    Drawing
+    """
+    names = ("mean (LL)", "left to right (LH)", "top to bottom (HL)", "diagonal (HH)")
+    height = max(2 * CELL, 20 * (1 + len(layers))) + 16
+    lines = [[f"{layer}: {texts[index]}" for layer, texts in layers.items()] for index in range(4)]
+    blocks = []
+    for index, name in enumerate(names):
+        signs = [["+-"[(index % 2 and x) ^ (index // 2 and y)] for x in range(2)] for y in range(2)]
+        said = " / ".join(" ".join(row).replace("-", "minus").replace("+", "plus") for row in signs)
+        blocks.append((name, signs, f"{name}, signs {said}: {'; '.join(lines[index])}"))
+    drawing = Drawing(
+        2 * CELL + 20 + 7 * max(len(line) for texts in lines for line in (*texts, names[1])),
+        4 * height - 10,
+        "Four blocks of 2 by 2 pixels, and what each layer puts there. "
+        + ". ".join(text for _, _, text in blocks)
+        + ".",
+    )
+    for index, (name, signs, _) in enumerate(blocks):
+        top = index * height
+        for y, row in enumerate(signs):
+            for x, sign in enumerate(row):
+                colour = BLUE if sign == "+" else ORANGE
+                drawing.square(x * CELL, top + y * CELL, sign.replace("-", "\N{MINUS SIGN}"), fill=colour, opacity=0.45)
+        for at, text in enumerate((name, *lines[index])):
+            drawing.text(2 * CELL + 12, top + 15 + 20 * at, text, anchor="start")
     return drawing
 
 
