@@ -621,6 +621,11 @@ def test_taps_are_kept_and_a_form_is_shown_with_its_own(show):
         page.locator(".ux-taps input").nth(tap).fill("1")
     box(page, "kernelSize").fill("6")
     assert f"taps={','.join('1' * 12)}&" in state(page)  # equal ones stay equal
+    line = page.locator("textarea")
+    line.fill("nn.ConvTranspose2d(3, 4, 2, stride=2)")
+    line.press("Enter")
+    form.get_by_role("button", name="Show it").click()  # though the line loses the focus
+    page.wait_for_function("location.hash.includes('operator=pixel_shuffle')")
     page.evaluate("location.hash = '#explorer?kernel_size=2'")
     page.wait_for_function("document.querySelector('.ux-text').textContent.includes('puts 1 tap an axis')")
 

@@ -42,7 +42,7 @@ export const overlapCounts = (given) => range(convTransposeSize(given), (j) => r
 
 const isEven = ({ k, s, d }) => k % s === 0 && gcd(d, s) === 1;
 
-// Layers, best first.
+// Best first.
 export function solveConvTranspose({ inputSize, outputSize, maxKernelSize = 7, maxStride = 4, dilation = 1 }) {
 	const found = [], reached = [];
 	for (let kernelSize = 1; kernelSize <= maxKernelSize; kernelSize++)
@@ -208,7 +208,7 @@ const ARGUMENTS = {
 	Upsample: "size scale_factor mode align_corners", PixelShuffle: "upscale_factor",
 };
 
-// What a line of PyTorch changes, and in words what it loses.
+// What a line of PyTorch changes, and what it loses.
 function read(line) {
 	let without = "";
 	const found = {}, flat = line.replace(/['"\s]/g, "")
@@ -331,7 +331,7 @@ function drawImage({ n, s, m, view, heat, span, crop, lines, most, phase }, pixe
 	const unit = min(44, wide ? (width - 40) / (n + span / s + size) : (width - 24) / max(size, n + span / s)), small = unit / s;
 	const side = n * unit, stamp = side + 17, [left, top] = wide ? [stamp + span * small + 16, 20] : [1, 46 + max(side, span * small)];
 	const input = { x: 1, y: 20, width: side, height: side }, output = { x: left, y: top, width: m * small, height: m * small };
-	const grid = ({ x, y }, count, step, look) => { // one path for all that look alike, of thousands
+	const grid = ({ x, y }, count, step, look) => { // one path for all that look alike
 		const paths = {}, words = each(range(count ** 2), (number) => {
 			const here = split(number, count), [top, left] = here.map((at) => at * step), [opacity, text = "", fill = "currentColor"] = look(here, number);
 			(paths[`fill="${fill}" fill-opacity="${opacity}"`] ??= []).push(`M${x + left} ${y + top}h${step}v${step}h${-step}z`);
@@ -456,7 +456,7 @@ export function render({ model, el, linked }) {
 			slider.ariaLabel = text.textContent = nameOf(key, state.operator);
 		}
 		one("select").value = `${state.operator} ${state.operator === PAIR ? state.mode : "nearest"}`;
-		line.value = codeOf(state, state.channels);
+		line.defaultValue = line.value = codeOf(state, state.channels);
 		scene = null;
 		const wrong = draft(() => { scene = sceneOf(state); });
 		const shown = { ...scene?.taps, ...state, outputSize: state.outputSize || scene?.m };
@@ -523,6 +523,7 @@ export function render({ model, el, linked }) {
 		el.scrollIntoView();
 	}
 	const follow = () => {
+		if (line.value === line.defaultValue) return;
 		const wrong = draft(() => { const [changes, without] = read(line.value); change(changes); say(`The controls follow${without}.`); });
 		if (wrong) say(`${wrong}.`);
 	};
@@ -540,11 +541,10 @@ export function render({ model, el, linked }) {
 		const { move: by, copy, ...changes } = JSON.parse(target.dataset.set ?? "{}"), paused = !timer;
 		if (Object.keys(changes).length) change(changes);
 		if (copy) { // navigator.clipboard needs https
-			const code = line.value;
 			if (copy > 1) line.value = new URL(fragment(), location);
 			line.select();
 			say(document.execCommand("copy") ? "Copied." : "Not copied.");
-			line.value = code;
+			line.value = line.defaultValue;
 			target.focus();
 		}
 		if (by === undefined || !scene?.isDrawn) return;
@@ -580,7 +580,7 @@ export function render({ model, el, linked }) {
 	new ResizeObserver(draw).observe(root);
 }
 
-// Fill the figures that `explore` left in a page; if `linked`, the address has their states.
+// Fill the figures that `explore` left; if `linked`, the address has their states.
 export function mount(linked) {
 	for (const el of document.querySelectorAll("[data-settings].upconv-explorer")) {
 		render({ model: new Map(entries(JSON.parse(el.dataset.settings))), el, linked });
