@@ -361,6 +361,17 @@ def state(page):
     return page.evaluate("location.hash")
 
 
+def box(page, name):
+    return page.locator(f"[type=number][data-key={name}]")
+
+
+def least_height(page):
+    heights = page.evaluate(
+        "[...document.querySelectorAll('.ux :is(button, select, input, summary)')].map((one) => one.offsetHeight)"
+    )
+    return min(height for height in heights if height)
+
+
 @pytest.fixture
 def served(tmp_path):
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=tmp_path)
@@ -374,15 +385,32 @@ def served(tmp_path):
 def test_a_mouse_and_sliders_change_what_is_shown(show, served, where):
     page = show(explore(input_size=4, kernel_size=3, padding=1), home=served if where == "http" else None)
     assert "4 → 7" in page.locator(".ux-text >> nth=0").inner_text()
-    page.locator("[data-key=outputPadding]").fill("1")
+    assert least_height(page) >= 24
+    box(page, "outputPadding").fill("1")
     assert "4 → 8" in page.locator(".ux-text >> nth=0").inner_text()
     assert "stride=2, padding=1, output_padding=1)" in page.locator("textarea").input_value()
     output = page.get_by_role("slider", name="output pixel").bounding_box()
     page.mouse.move(output["x"] + output["width"] * 3.5 / 8, output["y"] + 8)
     text = page.locator(".ux-text >> nth=1").inner_text()
     assert "Output pixel 3, phase 0" in text and "x1·w2 + x2·w0" in text
-    page.locator("[data-key=outputPadding]").fill("2")
+    there = page.locator(".ux-text >> nth=1")
+    page.mouse.move(1, 1)
+    assert "has phase (j + 1) mod 2" in there.inner_text()  # pointing alone does not hold it
+    page.mouse.click(output["x"] + output["width"] * 3.5 / 8, output["y"] + 8)
+    page.mouse.move(output["x"] + 5, output["y"] + 8)
+    page.mouse.move(1, 1)
+    assert "Output pixel 3" in there.inner_text()
+    page.mouse.click(output["x"] + output["width"] * 3.5 / 8, output["y"] + 8)
+    assert "Output pixel" in there.inner_text() and "Output pixel 3" not in there.inner_text()
+    box(page, "outputPadding").fill("2")
     assert "PyTorch refuses this: output_padding=2 must be smaller" in said(page)
+    box(page, "outputPadding").fill("0")
+    box(page, "inputSize").fill("200")
+    assert "200 → 399" in page.locator(".ux-text >> nth=0").inner_text() and there.inner_text() == "Too large to draw."
+    box(page, "inputSize").fill("32")
+    box(page, "kernelSize").fill("99")
+    assert "kernel_size=99 is not shown: one whole number for both axes, 1 to 32." in said(page)
+    assert "32 → 63" in page.locator(".ux-text >> nth=0").inner_text() and "has phase" in there.inner_text()
 
 
 def test_the_keyboard_reaches_everything_and_a_live_region_says_the_result(show):
@@ -390,7 +418,7 @@ def test_the_keyboard_reaches_everything_and_a_live_region_says_the_result(show)
     for _ in range(3):
         page.keyboard.press("Tab")  # the layer, and two buttons
     page.keyboard.press("Tab")
-    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowUp")
     assert "4 → 8" in said(page)
     page.get_by_role("slider", name="output pixel").focus()
     page.keyboard.press("ArrowRight")
@@ -398,11 +426,13 @@ def test_the_keyboard_reaches_everything_and_a_live_region_says_the_result(show)
     assert "Output pixel 2, phase 1" in said(page)
     page.keyboard.press("End")
     assert "Output pixel 7" in said(page)
+    page.keyboard.press("Escape")
+    assert "has phase" in said(page)
     page.keyboard.press("Shift+Tab")
     page.keyboard.press("Home")
     assert said(page) == "Input pixel 0 is scattered to output pixels 0, 1, 2."
-    page.locator("[data-key=kernelSize]").focus()
-    page.keyboard.press("ArrowRight")
+    box(page, "kernelSize").focus()
+    page.keyboard.press("ArrowUp")
     assert "4 → 9" in said(page)  # the size, though a pixel is chosen
     focusable = page.evaluate("[...document.querySelectorAll('button, select, input, textarea, summary')].length")
     for _ in range(focusable + 4):
@@ -415,11 +445,18 @@ def test_the_keyboard_reaches_everything_and_a_live_region_says_the_result(show)
 
 def test_a_finger_chooses_a_pixel(show):
     page = show(explore(axes=2, input_size=3, kernel_size=4, padding=1), has_touch=True, width=360)
-    box = page.get_by_role("slider", name="output pixel").bounding_box()
-    page.touchscreen.tap(box["x"] + box["width"] * 0.4, box["y"] + box["height"] * 0.9)
+    output = page.get_by_role("slider", name="output pixel")
+    output.scroll_into_view_if_needed()
+    zone = output.bounding_box()
+    finger = zone["x"] + zone["width"] * 0.4, zone["y"] + zone["height"] * 0.9
+    page.touchscreen.tap(*finger)  # its click may come later
+    page.wait_for_function("document.querySelectorAll('.ux-text')[1].textContent.includes('Output pixel [')")
     text = page.locator(".ux-text >> nth=1").inner_text()
     assert "Output pixel [5, 2], phase [0, 1]" in text and "x[2, 0]·w[2, 3]" in text and "x[2, 1]·w[2, 1]" in text
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    page.touchscreen.tap(*finger)
+    page.wait_for_function("document.querySelectorAll('.ux-text')[1].textContent.includes('has phase')")
+    assert least_height(page) >= 44
 
 
 def test_a_pasted_layer_sets_the_controls(show):
@@ -437,18 +474,26 @@ def test_a_pasted_layer_sets_the_controls(show):
             "nn.Sequential(nn.Conv2d(64, 4, 3, padding=1), nn.PixelShuffle(2))"
         ),
         "self.up = nn.ConvTranspose2d(in_ch, out_ch, 3, stride=2)": "nn.ConvTranspose2d(64, 1, 3, stride=2)",
+        "nn.ConvTranspose2d(8, 4, 4, 2, 1, groups=2, bias=False,)": "nn.ConvTranspose2d(8, 4, 4, stride=2, padding=1)",
     }.items():
         line.fill(text)
         line.press("Enter")
         assert line.input_value() == expected
+    follow = page.locator(".ux-text >> nth=2")
+    assert follow.inner_text() == "The controls follow, without groups=2, without bias=False."
     for text, message in {
         "nn.Linear(3, 4)": "no nn.ConvTranspose2d found",
-        "nn.ConvTranspose2d(3, 4, (2, 3))": "alike on both axes",
-        "nn.Upsample(scale_factor=2, align_corners=True), nn.Conv2d(3, 4, 3)": "align_corners=True",
+        "nn.ConvTranspose2d(3, 4, (2, 3))": "kernel_size=2x3 is not shown: one whole number for both axes, 1 to 32",
+        "nn.Upsample(scale_factor=2, align_corners=True), nn.Conv2d(3, 4, 3)": "without align_corners=True",
+        "nn.Upsample(scale_factor=2), nn.Conv2d(3, 4, 3, stride=2)": "a strided Conv2d is not shown",
+        "nn.ConvTranspose2d(3, 4, 3, stride=2": "a ) is missing",
+        "nn.ConvTranspose2d(3, 4)": "kernel_size=? is not shown",
+        "nn.ConvTranspose2d(3, 4, 3, stide=2)": "no argument stide",
+        'nn.ConvTranspose2d(3, 4, 3, padding="same")': "padding=same is not shown",
     }.items():
         line.fill(text)
         line.press("Enter")
-        assert message in page.locator(".ux-text >> nth=2").inner_text()
+        assert message in follow.inner_text()
 
 
 def test_parts_are_empty_where_a_setting_is_illegal(show):
@@ -465,7 +510,7 @@ def test_the_state_goes_through_the_address(show):
     page.get_by_role("button", name="both axes").click()
     page.get_by_role("button", name="random").click()
     page.locator("select").select_option("pixel_shuffle nearest")
-    page.locator("[data-key=kernelSize]").fill("2")
+    box(page, "kernelSize").fill("2")
     page.get_by_role("button", name="overlap").click()
     fragment, html = (
         state(page),
@@ -476,10 +521,19 @@ def test_the_state_goes_through_the_address(show):
     assert again.evaluate(html) == page.evaluate(html)
     assert state(again) == fragment
     again.evaluate("location.hash = '#explorer?kernel_size=5&taps=1,2,3,2,1'")
-    again.wait_for_function("document.querySelectorAll('[data-tap]').length === 5")
+    again.wait_for_function("document.querySelectorAll('.ux-taps input').length === 5")
     assert "3 → 11" not in again.locator(".ux-text >> nth=0").inner_text()
-    wrong = show(explore(), fragment="#explorer?kernel_size=99&stride=x&taps=a&operator=none")
-    assert "4 → 9" in wrong.locator(".ux-text >> nth=0").inner_text()
+    bad = "kernel_size=99", "stride=x", "taps=a", "operator=none", "foo=3"
+    wrong = show(explore(), fragment=f"#explorer?{'&'.join(bad)}&padding=1&open=taps,forms&channels=8,4")
+    text = wrong.locator(".ux-text >> nth=0").inner_text()
+    assert "4 → 7" in text and text.endswith(f"Left out of the link: {', '.join(bad)}.")
+    wrong.locator("summary", has_text="From n to m").click()  # two more parts are open
+    wrong.wait_for_function("location.hash === '#explorer?open=taps,forms,sizes&channels=8,4&padding=1'")
+    wrong.evaluate("document.execCommand = () => { window.copied = document.activeElement.value; return true; }")
+    wrong.get_by_role("button", name="Copy link").click()
+    assert wrong.evaluate("[copied, document.activeElement.textContent]") == [wrong.url, "Copy link"]
+    assert wrong.locator(".ux-text >> nth=2").inner_text() == "Copied."
+    assert wrong.locator("textarea").input_value() == "nn.ConvTranspose2d(8, 4, 3, stride=2, padding=1)"
 
 
 def test_the_inverse_lists_layers_and_choosing_one_sets_the_controls(show):
@@ -490,8 +544,15 @@ def test_the_inverse_lists_layers_and_choosing_one_sets_the_controls(show):
     assert first.inner_text() == ", ".join(f"{name}={value}" for name, value in settings)
     first.click()
     assert "7 → 28" in page.locator(".ux-text >> nth=0").inner_text()
-    page.locator("[data-key=outputSize]").fill("500")
+    box(page, "outputSize").fill("-3")
+    assert "output_size=-3 is not shown" in page.locator(".ux-text >> nth=0").inner_text()
+    box(page, "outputSize").fill("500")
     assert "out of reach; nearest" in page.locator("[data-open=sizes] p").last.inner_text()
+    page.evaluate("location.hash = '#explorer?input_size=5&padding=1&output_padding=1&open=sizes'")
+    pressed = page.locator("ol [aria-pressed=true]")
+    pressed.wait_for()
+    assert pressed.inner_text() == "kernel_size=3, stride=2, padding=1, output_padding=1"
+    assert page.locator("ol button").count() == len(upconv.solve_conv_transpose(5, 10))
 
 
 @pytest.mark.parametrize("operator", ["conv_transpose", "upsample_conv", "pixel_shuffle"])
@@ -520,11 +581,12 @@ def test_images_gains_and_forms_in_two_dimensions_are_those_of_the_layer(show, o
     page.wait_for_selector("[data-open=forms] li")
     forms = page.locator("[data-open=forms] li").all_inner_texts()
     if operator == "upsample_conv":
-        assert forms[0] == "ConvTranspose2d: nn.ConvTranspose2d(64, 32, 4, stride=2, padding=1)"
+        assert forms[0].startswith("ConvTranspose2d: nn.ConvTranspose2d(64, 32, 4, stride=2, padding=1) by ")
         page.locator("summary", has_text="Frequencies").click()
         page.wait_for_selector("[data-open=frequencies] p")
         assert (
-            "at 3 of these 3 points: a flat image stays flat" in page.locator("[data-open=frequencies] p").inner_text()
+            "at 3 of these 3 points: away from the border a flat image stays flat"
+            in page.locator("[data-open=frequencies] p").inner_text()
         )
     else:
         assert forms[-1].startswith("Upsample (nearest) + Conv2d: none, for the phases' gains differ")
@@ -535,6 +597,37 @@ def test_taps_of_one_axis_go_on_both(show):
     page.get_by_role("button", name="both axes").click()
     label = page.locator("[data-open=taps] svg").get_attribute("aria-label")
     assert label == "gains 9, 24, 24, 64"  # of (3, 8) and (3, 8)
+
+
+def test_taps_are_kept_and_a_form_is_shown_with_its_own(show):
+    page = show(explore(operator="upsample_conv", kernel_size=3, padding=1, open="forms"))
+    form = page.locator("[data-open=forms] li").first
+    assert "by upsample_conv_to_conv_transpose" in form.inner_text()
+    form.get_by_role("button", name="Show it").click()
+    assert state(page) == "#explorer?taps=1,2,2,1&open=forms&kernel_size=4&padding=1"
+    assert "stays flat" not in page.locator(".ux-text >> nth=0").inner_text()
+    page.locator("summary", has_text="Taps and gains").click()
+    flat = page.locator("[data-open=taps] p", has_text="are equal: away from the border a flat image stays flat")
+    flat.wait_for()
+    page.locator(".ux-taps input").nth(1).fill("0,5")
+    box(page, "kernelSize").fill("3")
+    assert "taps=1,0.5,2&" in state(page)
+    assert page.locator(".ux-text >> nth=0").inner_text().endswith("Taps that fit are kept, new ones are 0.")
+    box(page, "kernelSize").fill("5")
+    assert "taps=1,0.5,2,0,0&" in state(page)
+    page.locator("select").select_option("pixel_shuffle nearest")
+    assert "taps=1,0.5,2,0,0,1,0.5,2,0,0&" in state(page)  # a filter for each phase
+    for tap in range(1, 10):
+        page.locator(".ux-taps input").nth(tap).fill("1")
+    box(page, "kernelSize").fill("6")
+    assert f"taps={','.join('1' * 12)}&" in state(page)  # equal ones stay equal
+    line = page.locator("textarea")
+    line.fill("nn.ConvTranspose2d(3, 4, 2, stride=2)")
+    line.press("Enter")
+    form.get_by_role("button", name="Show it").click()  # though the line loses the focus
+    page.wait_for_function("location.hash.includes('operator=pixel_shuffle')")
+    page.evaluate("location.hash = '#explorer?kernel_size=2'")
+    page.wait_for_function("document.querySelector('.ux-text').textContent.includes('puts 1 tap an axis')")
 
 
 def test_a_mode_of_upsample_does_not_outlive_it(show):
@@ -562,8 +655,8 @@ def test_motion_plays_steps_and_pauses(show):
     page.wait_for_function("document.querySelectorAll('.ux-text')[1].textContent.includes('pixel 2')")
     play.click()
     assert "play" in play.inner_text()
-    page.get_by_role("button", name="step back").click()
-    assert "Output pixel 1" in page.locator(".ux-text >> nth=1").inner_text()
+    step.click()
+    assert "Output pixel 3" in page.locator(".ux-text >> nth=1").inner_text()
 
 
 MOVES = """() => [5, 6, 7, 6, 5].map((value) => {
@@ -594,9 +687,9 @@ def test_it_follows_a_slider_in_time(show, operator, scale, axes):
 def test_two_figures_have_states_of_their_own(show):
     page = show(explore(kernel_size=2, name="first"), explore(kernel_size=5, name="second"))
     second = page.locator(".ux").nth(1)
-    second.locator("[data-key=kernelSize]").fill("6")
+    box(second, "kernelSize").fill("6")
     assert state(page) == "#second?kernel_size=6"
-    assert page.locator(".ux").nth(0).locator("[data-key=kernelSize]").input_value() == "2"
+    assert box(page.locator(".ux").nth(0), "kernelSize").input_value() == "2"
 
 
 def test_without_scripts_a_picture_with_text_stands_there(show):

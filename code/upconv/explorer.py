@@ -26,7 +26,7 @@ SCALES = {"conv_transpose": "stride", "upsample_conv": "scale_factor", "pixel_sh
 MODES = ("nearest", "bilinear")
 TAPS = ("ones", "tent", "random", "icnr")
 OPEN = ("taps", "pictures", "frequencies", "forms", "sizes", "")
-LARGEST = {"input_size": 32, "kernel_size": 32, "stride": 16, "padding": 32, "output_padding": 15, "dilation": 8}
+LARGEST = {"input_size": 256, "kernel_size": 32, "stride": 16, "padding": 32, "output_padding": 15, "dilation": 8}
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#808080")
 
 
@@ -47,7 +47,7 @@ def explore(
     view: str = "stamps",
     colour: str = "phase",
     open: str = "taps",
-    output_size: Int = 8,
+    output_size: Int | None = None,
     name: str = "explorer",
 ) -> Explorer:
     """Show a layer in an interactive figure; the last line of a cell shows it.
@@ -62,7 +62,7 @@ def explore(
     axes : int
         1 to draw one axis, 2 to draw images. The settings are the same on both axes.
     input_size, kernel_size, padding, output_padding, dilation : int
-        As in PyTorch's layers, up to 32, 32, 32, 15 and 8. Only a transposed convolution has `output_padding`.
+        As in PyTorch's layers, up to 256, 32, 32, 15 and 8. Only a transposed convolution has `output_padding`.
     stride, scale_factor, upscale_factor : int, optional
         The scale, up to 16, by 2 if omitted, under the name that it has in the operator: `stride` in the first,
         `scale_factor` in the second, `upscale_factor` in the third.
@@ -76,8 +76,8 @@ def explore(
         coloured by "phase" or by "overlap", the number of their products.
     open : str
         Which part below the picture is unfolded: "taps", "pictures", "frequencies", "forms", "sizes", or "" for none.
-    output_size : int
-        The wanted size in the part "sizes", from 1 to 512.
+    output_size : int, optional
+        The wanted size in the part "sizes", from 1 to 512, if that part is unfolded; else the layer's own.
     name : str
         In a page of the book, where the state is part of the address: `#name?kernel_size=4&padding=1`.
 
@@ -120,7 +120,8 @@ def explore(
             raise TypeError(f'operator="{operator}" has no {key}: call it {SCALES[operator]}')
     scale = given[SCALES[operator]]
     sizes = dict(input_size=input_size, kernel_size=kernel_size, stride=2 if scale is None else scale)
-    sizes |= dict(padding=padding, output_padding=output_padding, dilation=dilation, axes=axes, output_size=output_size)
+    sizes |= dict(padding=padding, output_padding=output_padding, dilation=dilation, axes=axes)
+    sizes |= dict(output_size=8 if output_size is None else output_size)
     for key, value in sizes.items():
         sizes[key] = _whole(key, value, {**LARGEST, "axes": 2, "output_size": 512}[key], SCALES[operator])
     if output_padding and operator != "conv_transpose":
@@ -129,7 +130,9 @@ def explore(
         raise ValueError(f"name={name!r} must be a name, of letters, digits and underscores")
     settings = dict(operator=operator, mode=mode, view=view, colour=colour, open=open, name=name, **sizes)
     settings["taps"] = _taps(taps, operator, sizes)
-    _output_size(settings)
+    made = _output_size(settings)
+    if output_size is None and open == "sizes":
+        settings["output_size"] = min(made, 512)
     return Explorer(settings)
 
 
@@ -269,7 +272,8 @@ def _picture(settings):
     centre = [(j + crop - (span - 1) / 2) / s + 0.5 for j in (min(0, -crop), max(m, (n - 1) * s - crop + span))]
     first, last = min(0, centre[0] - 0.5 / s), max(n, centre[1])
     unit = min(90, 660 / (last - first))
-    small, height = unit / s, 26 + 18 * n + 40
+    row = min(18, 640 / n)
+    small, height = unit / s, 66 + row * n
 
     def x(place):
         return 8 + (place - first) * unit
@@ -290,7 +294,7 @@ def _picture(settings):
             kept = 0 <= j < m
             fill = COLOURS[(j + crop) % s % 8] if kept else "none"
             more = ' fill-opacity="0.6"' if kept else ' stroke-dasharray="2 2"'
-            parts.append(box(left(j), 38 + 18 * i, small, 16, fill, more))
+            parts.append(box(left(j), 38 + row * i, small, max(row - 2, 1), fill, more))
     y = height - 30
     parts += [box(left(j), y, small, 24, COLOURS[(j + crop) % s % 8], ' fill-opacity="0.6"') for j in range(m)]
     for label, at in ((f"{n} pixels", 24), (f"{m} pixels", y + 16)):
