@@ -63,11 +63,12 @@ census: $(FOR_CENSUS)  ## Make the missing rows of data/results/census.csv: what
 
 venv: $(FOR_ALL)  ## Make the virtual environment .venv and install everything into it
 
-$(FOR_SITE): requirements-site.txt pyproject.toml
+$(FOR_SITE): requirements-site.txt pyproject.toml code/tools/site/katex/package-lock.json
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer was not found; name it: make PYTHON=/path/to/python3.11"; exit 1; }
 	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
 	$(PIP) -r requirements-site.txt
 	$(PIP) --no-build-isolation --no-deps --editable .
+	$(BIN)/python -m tools.site.formulas
 	@touch $@
 
 $(FOR_ALL): $(FOR_SITE) requirements.txt

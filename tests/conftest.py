@@ -6,6 +6,7 @@ import socket
 import socketserver
 import threading
 from http.server import BaseHTTPRequestHandler
+from pathlib import Path
 
 import pytest
 import torch
@@ -36,12 +37,23 @@ def browser():
     from playwright.sync_api import sync_playwright  # noqa: PLC0415 - only where there is a browser
 
     quiet = "no-sandbox disable-gpu no-first-run disable-background-networking disable-component-update disable-sync"
+    alone = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"  # no other host has an address
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
-            executable_path=chromium, args=["--headless", *(f"--{flag}" for flag in quiet.split())]
+            executable_path=chromium, args=["--headless", alone, *(f"--{flag}" for flag in quiet.split())]
         )
         yield browser
         browser.close()
+
+
+@pytest.fixture(scope="session")
+def axe():
+    """Give axe-core, to be added to a page: `axe.run()` finds what keeps people from using it."""
+    if not os.environ.get("UPCONV_REQUIRE_BROWSER"):
+        pytest.importorskip("axe_playwright_python", reason="no axe_playwright_python: `make venv` installs it")
+    import axe_playwright_python  # noqa: PLC0415 - the tests without a browser do without
+
+    return (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
 
 
 @pytest.fixture

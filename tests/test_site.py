@@ -1,6 +1,8 @@
 """The built site: complete, readable without a network, and the same in a browser as in its sources."""
 
+import contextlib
 import functools
+import gzip
 import http.server
 import json
 import re
@@ -12,6 +14,7 @@ import nbformat
 import pytest
 import yaml
 from bs4 import BeautifulSoup
+from fontTools.ttLib import TTFont
 
 from tools.notebooks import standalone
 from tools.notebooks.plain_markdown import read_references
@@ -21,7 +24,10 @@ from tools.site import cheatsheet
 ROOT = Path(__file__).parents[1]
 PAGES = re.findall(r"(?:root|file): (\S+)", (ROOT / "_toc.yml").read_text())
 NOTEBOOKS = [page for page in PAGES if (ROOT / f"{page}.ipynb").is_file()]
-PHONE, DESKTOP = 390, 1300
+CHAPTERS = [page for page in NOTEBOOKS if page != "chapters/index"]
+EVERY_PAGE = [*PAGES, "genindex", "prf-prf", "py-modindex", "search"]
+PHONE, DESKTOP = 360, 1300
+HEAVIEST = 300_000  # bytes of a page with its style sheets, scripts and fonts, each as gzip packs it
 
 
 @pytest.fixture(scope="session")
@@ -45,6 +51,12 @@ def anchors(path):
     return {element["id"] for element in read(path).select("[id]")}
 
 
+@functools.cache
+def interactive(path):
+    """The names of a page's interactive figures."""
+    return {json.loads(figure["data-settings"])["name"] for figure in read(path).select("[data-settings]")}
+
+
 def words(element):
     return " ".join(element.get_text().split())
 
@@ -60,14 +72,24 @@ def test_the_table_of_contents_and_the_chapters_folder_agree():
     assert yaml.safe_load((ROOT / "_toc.yml").read_text())["root"] == "chapters/index"
 
 
-def test_no_page_loads_anything_from_another_host(pages):
-    for page, html in pages.items():
+@pytest.fixture(scope="session")
+def every_page(site, pages):
+    return {page: pages.get(page) or read(site / f"{page}.html") for page in EVERY_PAGE}
+
+
+def test_no_page_of_the_site_is_left_out_here(site):
+    written = {path.relative_to(site).with_suffix("").as_posix() for path in site.rglob("*.html")}
+    assert {page for page in written if not page.startswith("_static/")} == {*EVERY_PAGE, "index"}
+
+
+def test_no_page_loads_anything_from_another_host(every_page):
+    for page, html in every_page.items():
         loaded = [element.get("src") or element["href"] for element in html.select("[src], link:not([rel=canonical])")]
         assert [address for address in loaded if re.match(r"(\w+:)?//", address)] == [], page
 
 
-def test_every_link_inside_the_site_leads_somewhere(site, pages):
-    for page, html in pages.items():
+def test_every_link_inside_the_site_leads_somewhere(site, every_page):
+    for page, html in every_page.items():
         for link in html.select("a[href]"):
             target, anchor = urldefrag(link["href"])
             if re.match(r"\w+:", target):
@@ -75,10 +97,55 @@ def test_every_link_inside_the_site_leads_somewhere(site, pages):
             path = (site / page).parent / unquote(target) if target else site / f"{page}.html"
             assert path.exists(), f"{page}: {target}"
             if re.match(r"\w+\?", anchor):  # a state of an interactive figure, by its name
-                named = f"&quot;name&quot;: &quot;{anchor.partition('?')[0]}&quot;"
-                assert named in path.read_text(), f"{page}: {target}#{anchor}"
+                assert anchor.partition("?")[0] in interactive(path.resolve()), f"{page}: {target}#{anchor}"
             elif anchor and path.suffix == ".html":
                 assert anchor in anchors(path.resolve()), f"{page}: {target}#{anchor}"
+
+
+def test_no_name_of_a_place_is_there_twice(every_page):
+    for page, html in every_page.items():
+        names = [element["id"] for element in html.select("[id]")]
+        assert sorted(names) == sorted(set(names)), page
+
+
+def test_the_index_is_linked_beside_every_page(every_page):
+    for page, html in every_page.items():
+        [link] = [link for link in html.select("nav.bd-docs-nav a") if words(link) == "Index"]
+        assert link["href"] == {"chapters": "../genindex.html", "genindex": "#"}.get(
+            page.partition("/")[0], "genindex.html"
+        )
+
+
+def test_a_chapter_says_its_time_and_begins_with_text(pages):
+    for page in CHAPTERS:
+        time, first, *_ = pages[page].select_one("article h1").find_next_siblings()
+        assert first.name == "p", page
+        minutes = int(re.fullmatch(r"(\d+) minutes to read, about one to run\.", words(time))[1])
+        assert 5 <= minutes <= 25, page
+        assert not pages[page].select(".tag_bootstrap"), page
+
+
+def test_a_chapter_leads_to_its_neighbours_and_to_its_source(pages):
+    for page, before, after in zip(PAGES, ["", *PAGES], [*PAGES[1:], ""], strict=False):
+        html = pages[page]
+        ways = {way: html.select_one(f"a.{way}-{where}") for way, where in (("left", "prev"), ("right", "next"))}
+        for link, neighbour in zip(ways.values(), (before, after), strict=True):
+            assert (link["href"] if link else "") == (f"{Path(neighbour).name}.html" if neighbour else ""), page
+        [source] = html.select("a.btn-source-file-button")
+        [path] = ROOT.glob(f"{page}.*")
+        assert source["href"] == f"{standalone.repository()}/blob/main/{path.relative_to(ROOT).as_posix()}"
+
+
+def test_the_module_and_the_chapters_lead_to_each_other(pages):
+    there = {link["href"].partition("#")[2] for page in CHAPTERS for link in pages[page].select("a.module-link")}
+    back = {
+        line.find_parent("dd").find_previous_sibling("dt")["id"] for line in pages["chapters/api"].select(".used-in")
+    }
+    assert there == back
+    assert len(there) > 20
+    assert {link["href"].partition("#")[0] for link in pages["chapters/api"].select(".used-in a")} >= {
+        f"{Path(page).name}.html" for page in CHAPTERS if pages[page].select("a.module-link")
+    }
 
 
 def test_every_link_of_a_copy_leads_into_the_site(site, copies):
@@ -88,7 +155,7 @@ def test_every_link_of_a_copy_leads_into_the_site(site, copies):
     for target, anchor in links:
         assert (site / target).is_file(), target
         if "?" in anchor:  # a state of an interactive figure
-            assert f"&quot;name&quot;: &quot;{anchor.partition('?')[0]}&quot;" in (site / target).read_text()
+            assert anchor.partition("?")[0] in interactive(site / target)
         else:
             assert not anchor or anchor in anchors(site / target), f"{target}#{anchor}"
 
@@ -190,61 +257,100 @@ def server(site):
         server.shutdown()
 
 
-@pytest.fixture
-def visit(browser):
-    """Open a page; whatever it asks of another host, fails to load or complains about is in the list."""
-    contexts = []
+@pytest.fixture(scope="session")
+def context(browser):
+    with contextlib.closing(browser.new_context(color_scheme="light")) as context:
+        yield context
 
-    def open_page(address, scheme="light"):
-        home = address.rpartition("/chapters/")[0] or address.rpartition("/")[0]
-        context = browser.new_context(viewport={"width": DESKTOP, "height": 900}, color_scheme=scheme)
-        contexts.append(context)
-        page, complaints = context.new_page(), []
-        page.on("request", lambda r: None if r.url.startswith((home, "data:", "blob:")) else complaints.append(r.url))
+
+@pytest.fixture
+def visit(context):
+    """Open a page; whatever it asks of another host, fails to load or complains about is in the list."""
+    pages = []
+
+    def open_page(address, home):
+        page, complaints, loaded = context.new_page(), [], {}
+        pages.append(page)
+        page.set_viewport_size({"width": PHONE, "height": 900})
+        own = (home, "data:", "blob:")
+        page.on("request", lambda r: loaded.update({r.url.partition("?")[0]: r.resource_type}))
+        page.on("request", lambda r: None if r.url.startswith(own) else complaints.append(r.url))
         page.on("requestfailed", lambda request: complaints.append(f"failed: {request.url}"))
         page.on("response", lambda r: complaints.append(f"{r.status}: {r.url}") if r.status >= 400 else None)
-        page.on("console", lambda m: complaints.append(m.text) if m.type in ("error", "warning") else None)
+        page.on(
+            "console",
+            lambda m: complaints.append(f"{m.text} {m.location['url']}") if m.type in ("error", "warning") else None,
+        )
         page.on("pageerror", lambda error: complaints.append(str(error)))
-        context.route("**/*", lambda route: route.continue_() if route.request.url.startswith(home) else route.abort())
-        page.goto(address, wait_until="networkidle")
-        return page, complaints
+        page.goto(address)
+        page.evaluate(FONTS)
+        return page, complaints, loaded
 
     yield open_page
-    for context in contexts:
-        context.close()
+    for page in pages:
+        page.close()
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_a_page_opens_from_the_disk_and_fits_a_phone(visit, site, page):
-    opened, complaints = visit((site / f"{page}.html").as_uri())
-    assert opened.title()
-    assert complaints == []
-    opened.set_viewport_size({"width": PHONE, "height": 900})
-    assert opened.evaluate("document.documentElement.scrollWidth") <= PHONE, "wider than a phone"
+@functools.cache
+def packed(path):
+    return len(gzip.compress(path.read_bytes()))
 
 
-@pytest.mark.parametrize("page", ["search", *NOTEBOOKS])
-def test_a_page_opens_from_a_server_without_complaint(visit, server, page):
-    _, complaints = visit(f"{server}/{page}.html")
-    assert complaints == []
+@pytest.fixture(scope="session")
+def icons(site):
+    return set(TTFont(site / "_static/vendor/fontawesome/icons.woff").getBestCmap())
 
 
-def test_the_cheat_sheet_prints_on_one_page(browser, site, tmp_path):
-    cheatsheet.print_sheet(browser, site, tmp_path / "sheet.pdf")
-    assert cheatsheet.count_pages((tmp_path / "sheet.pdf").read_bytes()) == 1
-
-
-def test_formulas_are_set_with_the_sites_own_fonts(visit, site):
-    page, complaints = visit((site / "chapters/01_arithmetic.html").as_uri())
-    page.wait_for_function("document.querySelectorAll('mjx-container').length > 30")
-    fonts = page.evaluate(
-        "document.fonts.ready.then(() => [...document.fonts].filter(f => f.status == 'loaded').map(f => f.family))"
-    )
-    assert any("MJXTEX" in font for font in fonts)
-    assert page.evaluate("document.querySelectorAll('mjx-merror').length") == 0
-    assert complaints == []
-
-
+FONTS = "document.fonts.ready.then(() => [...document.fonts].filter(f => f.status == 'loaded').map(f => f.family))"
+FORMULAS = """() => {
+  const text = document.createTreeWalker(document.querySelector("main"), NodeFilter.SHOW_TEXT), raw = [];
+  const set = "pre, code, script, style, annotation, .katex-html";
+  while (text.nextNode()) {
+    const { data, parentElement } = text.currentNode;
+    if (/\\$|\\\\[([]|\\{\\{/.test(data) && !parentElement.closest(set)) raw.push(data);
+  }
+  const count = (selector) => document.querySelectorAll(selector).length;
+  return [raw, count(".katex-error"), count(".math"), count(".math .katex-html"), count(".math .katex-mathml math")];
+}"""
+ICONS = """[...document.querySelectorAll("body :not(svg *, pre *, .katex, .katex *)")].flatMap((element) =>
+  ["::before", "::after"].flatMap((part) => {
+    const { content, fontFamily } = getComputedStyle(element, part);
+    return content.startsWith('"') && fontFamily.includes("Awesome") ? [content.codePointAt(1)] : [];
+  }))"""
+# Marks one text of each look: of each pair of colours, size and weight that the page has.
+LOOKS = """() => {
+  const style = document.createElement("style"), seen = new Set();
+  style.textContent = "*, ::before, ::after { transition: none !important; animation: none !important }";
+  document.head.append(style);
+  const grounds = new Map([[null, ""]]);
+  const ground = (element) => {
+    if (!grounds.has(element)) {
+      const { backgroundColor, backgroundImage, opacity } = getComputedStyle(element);
+      const own = backgroundColor + backgroundImage + opacity;
+      grounds.set(element, ground(element.parentElement) + (own === "rgba(0, 0, 0, 0)none1" ? "" : own));
+    }
+    return grounds.get(element);
+  };
+  const text = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (text.nextNode()) {
+    const element = text.currentNode.parentElement, { color, fontSize, fontWeight } = getComputedStyle(element);
+    if (!text.currentNode.data.trim() || !element.checkVisibility()) continue;
+    const look = [color, fontSize, fontWeight, ground(element)].join();
+    if (!seen.has(look)) element.setAttribute("data-look", "");
+    seen.add(look);
+  }
+}"""
+# Leaves out what axe takes minutes to read and has no name, role or address: other words of code, formulas as pictures.
+SMALLER = """() => {
+  for (const word of document.querySelectorAll(".highlight pre span[class]:not([data-look])"))
+    if (!word.querySelector("a, [data-look]") && !word.closest("a")) word.replaceWith(word.textContent);
+  for (const formula of document.querySelectorAll(".katex-html"))
+    if (!formula.querySelector("[data-look]")) formula.remove();
+}"""
+AXE = """([selector, options]) => axe.run(selector, { resultTypes: ["violations"], ...options })
+  .then(({ violations }) => violations.map(({ id, nodes }) => [id, nodes.length, nodes[0].html.slice(0, 200)]))"""
+# All rules but contrast, which is judged by looks; and one that axe tries out, on names that differ from what one sees.
+RULES = {"rules": {"color-contrast": {"enabled": False}, "label-content-name-mismatch": {"enabled": True}}}
 CONTRAST = """() => {
   const numbers = colour => colour.match(/[\\d.]+/g).map(Number);
   const light = colour => {
@@ -258,30 +364,69 @@ CONTRAST = """() => {
     }
     return 'rgb(255, 255, 255)';
   };
-  return [...document.querySelectorAll('svg[role=img] text, figcaption p, .cell_output .text_html code')].map(text => {
+  const texts = 'svg[role=img]:not(.upconv-explorer *) text, figcaption p, .cell_output .text_html code';
+  return [...document.querySelectorAll(texts)].map(text => {
     const style = getComputedStyle(text);
     const a = light(text.tagName == 'text' ? style.fill : style.color), b = light(ground(text));
-    return (Math.max(a, b) + .05) / (Math.min(a, b) + .05);
+    return [(Math.max(a, b) + .05) / (Math.min(a, b) + .05), text.textContent];
   });
+}"""
+GROUNDS = """() => {
+  const figures = document.querySelectorAll("figure img, .cell_output .text_html:not(:has(table.dataframe))");
+  return [...figures].map((figure) => getComputedStyle(figure)).map((style) => style.backgroundColor + style.filter);
 }"""
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("name", ["01_arithmetic", "03_three_forms", "04_parameter_summing"])
-def test_drawings_and_captions_read_on_light_and_dark_pages(visit, site, name, scheme):
-    page, _ = visit((site / f"chapters/{name}.html").as_uri(), scheme=scheme)
-    assert page.evaluate("document.documentElement.dataset.theme") == scheme
-    ratios = page.evaluate(CONTRAST)
-    assert len(ratios) > 50
-    assert min(ratios) >= 4.5
+def turn(page, scheme):
+    page.emulate_media(color_scheme=scheme)
+    page.wait_for_function("(scheme) => document.documentElement.dataset.theme === scheme", arg=scheme)
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("name", ["02_transpose", "05_which_kernels", "09_autoencoder"])
-def test_figures_stand_on_the_page_itself(visit, site, name, scheme):
-    page, _ = visit((site / f"chapters/{name}.html").as_uri(), scheme=scheme)
-    style = "const style = getComputedStyle(figure); return style.backgroundColor + style.filter"
-    figures = "[...document.querySelectorAll('figure img, .cell_output .text_html')]"
-    styles = page.evaluate(f"{figures}.map(figure => {{ {style} }})")
-    assert len(styles) >= 2
-    assert set(styles) == {"rgba(0, 0, 0, 0)none"}
+@pytest.mark.parametrize("page", EVERY_PAGE)
+def test_a_page_in_a_browser(visit, axe, server, site, icons, page):
+    """Everything in one visit, since opening a page and reading its tree is what takes the time."""
+    opened, complaints, loaded = visit(f"{server}/{page}.html", home=server)
+    width = "document.documentElement.scrollWidth"
+    assert complaints == []
+
+    files = [site / address.removeprefix(f"{server}/") for address, kind in loaded.items() if kind != "image"]
+    assert sum(packed(path) for path in files if path.is_file()) < HEAVIEST
+    raw, wrong, formulas, set_, heard = opened.evaluate(FORMULAS)
+    assert (raw, wrong, set_, heard) == ([], 0, formulas, formulas)
+    assert any("KaTeX" in font for font in opened.evaluate(FONTS)) == (formulas > 0)
+    assert set(opened.evaluate(ICONS)) <= icons
+
+    opened.add_script_tag(content=axe)
+    assert opened.evaluate(width) <= PHONE, "wider than a phone"
+    assert opened.evaluate(AXE, ["body", {"runOnly": ["scrollable-region-focusable"]}]) == []
+    opened.set_viewport_size({"width": DESKTOP, "height": 900})
+    assert opened.evaluate(width) <= DESKTOP
+    for scheme in ("dark", "light"):
+        turn(opened, scheme)
+        opened.evaluate(LOOKS)
+        assert [text for ratio, text in opened.evaluate(CONTRAST) if ratio < 4.5] == [], scheme
+        assert set(opened.evaluate(GROUNDS)) <= {"rgba(0, 0, 0, 0)none"}, scheme
+    opened.evaluate(SMALLER)
+    assert opened.evaluate(AXE, ["html", RULES]) == []
+    for scheme in ("light", "dark"):
+        turn(opened, scheme)
+        assert opened.evaluate(AXE, ["[data-look]", {"runOnly": ["color-contrast"]}]) == [], scheme
+
+
+@pytest.mark.parametrize("page", EVERY_PAGE)
+def test_a_page_opens_from_the_disk(visit, site, page):
+    opened, complaints, _ = visit((site / f"{page}.html").as_uri(), home=site.as_uri())
+    assert opened.title()
+    assert complaints == []
+
+
+def test_the_search_finds(visit, server):
+    for wanted in ("size mismatch", "4/2/1", "bilinear initialisation"):
+        opened, complaints, _ = visit(f"{server}/search.html?q={wanted}", home=server)
+        opened.wait_for_selector("#search-results li a")
+        assert complaints == [], wanted
+
+
+def test_the_cheat_sheet_prints_on_one_page(browser, site, tmp_path):
+    cheatsheet.print_sheet(browser, site, tmp_path / "sheet.pdf")
+    assert cheatsheet.count_pages((tmp_path / "sheet.pdf").read_bytes()) == 1

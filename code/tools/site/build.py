@@ -1,9 +1,9 @@
 """Build the book's site: into a clean folder, with warnings as errors and every reference checked.
 
 A clean folder, since Sphinx reports a warning once: a second build over a failed one would pass. Nothing is run, so it
-takes seconds. The buttons of a chapter lead to its copy that runs by itself, of `tools.notebooks.standalone`, which
-takes the place of the chapter's source in the site. Pages with an interactive figure get its script, without which
-notebooks are stored.
+takes seconds. `tools.site.pages` then finishes the pages. The buttons of a chapter lead to its copy that runs by
+itself, of `tools.notebooks.standalone`, which takes the place of the chapter's source in the site. Pages with an
+interactive figure get its script, without which notebooks are stored.
 """
 
 import shutil
@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from tools.notebooks import standalone
+from tools.site import pages
 
 __all__ = ["build", "main", "with_explorer"]
 
@@ -35,7 +36,8 @@ def build(root=ROOT):
     Raises
     ------
     subprocess.CalledProcessError, ValueError
-        If Jupyter Book fails or warns, or a chapter's copy can't be made. Whatever is raised, no site is left behind.
+        If Jupyter Book fails or warns, or a formula or a chapter's copy can't be made. Whatever is raised, no site is
+        left behind.
     """
     output = root / "_build" / "html"
     for leftover in ("html", ".doctrees", "jupyter_execute", ".jupyter_cache"):
@@ -44,6 +46,7 @@ def build(root=ROOT):
     command = [sys.executable, "-c", jupyter_book, "build", str(root), "-W", "-n", "--keep-going"]
     try:
         subprocess.run(command, check=True)
+        pages.finish(output)
         for path in standalone.write(root):
             shutil.copy(path, output / "_sources" / "chapters" / path.name)
         for path in output.glob("chapters/*.html"):

@@ -29,7 +29,7 @@ def print_sheet(browser, site, path):
     page = browser.new_page(color_scheme="light")
     try:
         page.goto((site / "chapters" / "cheatsheet.html").as_uri(), wait_until="networkidle")
-        page.evaluate("window.MathJax?.startup?.promise.then(() => null)")  # formulas are set
+        page.evaluate("document.fonts.ready.then(() => null)")  # the formulas' too
         page.pdf(path=path, prefer_css_page_size=True, print_background=False)
     finally:
         page.close()
