@@ -137,15 +137,27 @@ def test_a_chapter_leads_to_its_neighbours_and_to_its_source(pages):
 
 
 def test_the_module_and_the_chapters_lead_to_each_other(pages):
-    there = {link["href"].partition("#")[2] for page in CHAPTERS for link in pages[page].select("a.module-link")}
-    back = {
-        line.find_parent("dd").find_previous_sibling("dt")["id"] for line in pages["chapters/api"].select(".used-in")
-    }
+    there, back = set(), set()
+    for page in CHAPTERS:
+        names = [link["href"].partition("#")[2] for link in pages[page].select("a.module-link")]
+        assert len(names) == len(set(names)), page
+        there |= {(f"{Path(page).name}.html", name) for name in names}
+    for line in pages["chapters/api"].select("p.used-in"):
+        name = line.find_parent("dd").find_previous_sibling("dt")["id"]
+        back |= {(link["href"].partition("#")[0], name) for link in line.select("a")}
     assert there == back
-    assert len(there) > 20
-    assert {link["href"].partition("#")[0] for link in pages["chapters/api"].select(".used-in a")} >= {
-        f"{Path(page).name}.html" for page in CHAPTERS if pages[page].select("a.module-link")
-    }
+    assert len({name for _, name in there}) > 20 and len({page for page, _ in there}) > 12
+
+
+def test_words_lead_to_the_glossary_once_a_chapter(pages):
+    terms = {entry["id"] for entry in pages["chapters/glossary"].select("dt[id]")}
+    linked = set()
+    for page in CHAPTERS:
+        here = [link["href"].partition("#")[2] for link in pages[page].select("article a.term-link")]
+        assert len(here) == len(set(here)) > 2, page
+        linked |= set(here)
+    assert linked <= terms
+    assert len(linked) > 0.8 * len(terms)
 
 
 def test_every_link_of_a_copy_leads_into_the_site(site, copies):
@@ -347,6 +359,10 @@ SMALLER = """() => {
   for (const formula of document.querySelectorAll(".katex-html"))
     if (!formula.querySelector("[data-look]")) formula.remove();
 }"""
+PRINT = """["beforeprint", "afterprint"].map((event) => {
+  dispatchEvent(new Event(event));
+  return document.documentElement.dataset.theme;
+})"""
 AXE = """([selector, options]) => axe.run(selector, { resultTypes: ["violations"], ...options })
   .then(({ violations }) => violations.map(({ id, nodes }) => [id, nodes.length, nodes[0].html.slice(0, 200)]))"""
 # All rules but contrast, which is judged by looks; and one that axe tries out, on names that differ from what one sees.
@@ -403,6 +419,7 @@ def test_a_page_in_a_browser(visit, axe, server, site, icons, page):
     assert opened.evaluate(width) <= DESKTOP
     for scheme in ("dark", "light"):
         turn(opened, scheme)
+        assert opened.evaluate(PRINT) == ["light", scheme]
         opened.evaluate(LOOKS)
         assert [text for ratio, text in opened.evaluate(CONTRAST) if ratio < 4.5] == [], scheme
         assert set(opened.evaluate(GROUNDS)) <= {"rgba(0, 0, 0, 0)none"}, scheme

@@ -10,13 +10,25 @@ from bs4 import BeautifulSoup
 
 from tools.site import formulas, icons
 
-__all__ = ["Page", "finish", "link_index", "link_module", "mend", "say_time"]
+__all__ = ["Page", "finish", "link_glossary", "link_index", "link_module", "mend", "say_time"]
 
 WORDS_A_MINUTE = 200
+EVERYDAY = {"exact", "gather", "scale", "scatter"}  # words that stand in sentences in another sense, too
 TEX = re.compile(r"\\[(\[](.*)\\[)\]]", re.DOTALL)
 PLACE = re.compile(r"\{\{formula (\d+)\}\}")
 # Scripts for what no page has: icons that a script draws and, but on the search's own page, the search.
 UNUSED = ("scripts/fontawesome.js", "searchtools.js", "language_data.js", "searchindex.js")
+# Paper is white, whatever the screen was.
+PRINT = """
+  addEventListener("beforeprint", () => {
+    const { dataset } = document.documentElement;
+    dataset.shown = dataset.theme;
+    dataset.theme = "light";
+  });
+  addEventListener("afterprint", () => {
+    document.documentElement.dataset.theme = document.documentElement.dataset.shown;
+  });
+"""
 # The search's excerpts: no formula twice, and an entry of the index, which has no text, is its section.
 ANCHOR = "if (anchorContent) return anchorContent.textContent;"
 SECTION = 'anchorContent.closest("section, [role=main]").textContent'
@@ -82,6 +94,7 @@ def finish(output):
     pages = [Page(path) for path in sorted([*output.glob("*.html"), *output.glob("chapters/*.html")])]
     pages = [page for page in pages if page.of["main"]]  # but the one that leads to another
     link_module(pages)
+    link_glossary(pages)
     found = []
     for page in pages:
         mend(page)
@@ -123,6 +136,7 @@ def mend(page):
     """
     _leave_out(page)
     _name_parts(page)
+    page.html.head.append(page.new("script", PRINT))
     for entry in page.of[".citation"]:  # whose list of `doc-biblioentry` is no longer one
         entry["role"] = "listitem"
     for cell in page.of["th"]:
@@ -204,10 +218,8 @@ def link_module(pages):
     pages : list of Page
         Changed in place.
     """
-    for api in pages:
-        if api.path.stem == "api":
-            break
-    else:
+    api = next((page for page in pages if page.path.stem == "api"), None)
+    if api is None:
         return
     entries = {}
     for entry in api.of["dt"]:
@@ -243,3 +255,38 @@ def _first_uses(page, names):
             continue
         seen.add(name)
         yield name, element
+
+
+def link_glossary(pages):
+    """Link the glossary's terms to it, each where a chapter's sentences first have it.
+
+    Parameters
+    ----------
+    pages : list of Page
+        Changed in place.
+    """
+    entries = (entry for page in pages if page.path.stem == "glossary" for entry in page.of["dt"])
+    terms = {entry.find(string=True).lower(): entry["id"] for entry in entries if entry.get("id")}
+    terms = {term: place for term, place in terms.items() if term not in EVERYDAY}
+    if not terms:
+        return
+    longest_first = "|".join(re.escape(term) for term in sorted(terms, key=len, reverse=True))
+    pattern = re.compile(rf"(?<![\w-])({longest_first})s?(?![\w-])", re.IGNORECASE)
+    for page in pages:
+        seen = set()
+        for paragraph in page.of["p"] if page.number else ():
+            if not paragraph.find_parent("article"):
+                continue
+            for text in list(paragraph.find_all(string=pattern)):
+                if text.find_parent(["a", "code", "summary"]) or text.find_parent(class_=["math", "admonition-title"]):
+                    continue
+                pieces, end = [], 0
+                for match in pattern.finditer(text):
+                    if (term := match[1].lower()) in seen:
+                        continue
+                    seen.add(term)
+                    link = page.new("a", match[0], href=f"glossary.html#{terms[term]}", class_="term-link")
+                    pieces += [text[end : match.start()], link]
+                    end = match.end()
+                if pieces:
+                    text.replace_with(*pieces, text[end:])
