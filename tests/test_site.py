@@ -437,6 +437,22 @@ def test_a_page_opens_from_the_disk(visit, site, page):
     assert complaints == []
 
 
+def test_the_front_page_answers_on_its_first_screen(visit, site, pages):
+    """Each situation with a link to its lines and one to what earned it; of ten questions each with an answer."""
+    decision, questions = pages["chapters/index"].select("table")[:2]
+    rows = [row.select("td") for row in decision.select("tbody tr")]
+    assert 1 < len(rows) <= 8 and len(questions.select("tbody tr")) == 10
+    assert all(take.a["href"].startswith("13_choosing.html#") and because.a for _, take, because in rows)
+    assert all(row.select("td")[1].select("a, code") for row in questions.select("tbody tr"))
+    page, _, _ = visit((site / "chapters" / "index.html").as_uri(), site.as_uri())
+    page.set_viewport_size({"width": DESKTOP, "height": 900})
+    box = page.locator("table").first.bounding_box()
+    assert box["y"] + box["height"] < 900
+    slider = page.get_by_role("slider", name="Steps of training")
+    slider.press("End")
+    assert page.locator(".upconv-watching output").inner_text() == "1000"
+
+
 def test_the_search_finds(visit, server):
     for wanted in ("size mismatch", "4/2/1", "bilinear initialisation"):
         opened, complaints, _ = visit(f"{server}/search.html?q={wanted}", home=server)
