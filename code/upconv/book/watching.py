@@ -65,7 +65,12 @@ def watching(step=10):
 
 
 def flat_levels(step):
-    """Give the spread of the flat pictures after so many steps, in grey levels of 255.
+    """Give the spread of the flat pictures, in grey levels of 255.
+
+    Parameters
+    ----------
+    step : int
+        After so many steps of training, one of `STEPS`.
 
     Returns
     -------
