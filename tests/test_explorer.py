@@ -409,7 +409,7 @@ def test_a_mouse_and_sliders_change_what_is_shown(show, served, where):
     assert "200 → 399" in page.locator(".ux-text >> nth=0").inner_text() and there.inner_text() == "Too large to draw."
     box(page, "inputSize").fill("32")
     box(page, "kernelSize").fill("99")
-    assert "kernel_size=99 is not shown: one whole number for both axes, 1 to 32." in said(page)
+    assert "kernel_size=99 is not shown: one whole number, 1 to 32." in said(page)
     assert "32 → 63" in page.locator(".ux-text >> nth=0").inner_text() and "has phase" in there.inner_text()
 
 
@@ -482,8 +482,9 @@ def test_a_pasted_layer_sets_the_controls(show):
     follow = page.locator(".ux-text >> nth=2")
     assert follow.inner_text() == "The controls follow, without groups=2, without bias=False."
     for text, message in {
-        "nn.Linear(3, 4)": "no nn.ConvTranspose2d found",
-        "nn.ConvTranspose2d(3, 4, (2, 3))": "kernel_size=2x3 is not shown: one whole number for both axes, 1 to 32",
+        "nn.Linear(3, 4)": "no ConvTranspose2d found",
+        "nn.ConvTranspose1d(64, 32, 16, 8, 4)": "The controls follow, as 2d.",
+        "nn.ConvTranspose2d(3, 4, (2, 3))": "kernel_size=2x3 is not shown: one whole number, 1 to 32",
         "nn.Upsample(scale_factor=2, align_corners=True), nn.Conv2d(3, 4, 3)": "without align_corners=True",
         "nn.Upsample(scale_factor=2), nn.Conv2d(3, 4, 3, stride=2)": "a strided Conv2d is not shown",
         "nn.ConvTranspose2d(3, 4, 3, stride=2": "a ) is missing",
@@ -585,7 +586,7 @@ def test_images_gains_and_forms_in_two_dimensions_are_those_of_the_layer(show, o
         page.locator("summary", has_text="Frequencies").click()
         page.wait_for_selector("[data-open=frequencies] p")
         assert (
-            "at 3 of these 3 points: away from the border a flat image stays flat"
+            "at 3 of 3 points: away from the border a flat image stays flat"
             in page.locator("[data-open=frequencies] p").inner_text()
         )
     else:

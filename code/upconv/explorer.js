@@ -33,7 +33,7 @@ export function convSize(given) {
 export function convTransposeSize(given) {
 	const { n, s, p, o, d, K } = axis(given), full = (n - 1) * s + K + o;
 	if (o >= max(s, d)) fail(`output_padding=${o} must be smaller than stride=${s} or dilation=${d}`);
-	if (full <= 2 * p) fail(`padding=${p} crops all ${full} pixels; at most ${floor((full - 1) / 2)} leaves one`);
+	if (full <= 2 * p) fail(`padding=${p} a side crops all ${full} pixels; at most ${floor((full - 1) / 2)} fits`);
 	return full - 2 * p;
 }
 
@@ -172,7 +172,7 @@ const nameOf = (key, operator) => (key === "stride" ? SCALES[operator] : snake(k
 function check(key, value, name = snake(key)) {
 	const [first, least, most] = ALLOWED[key], isNumber = typeof first === "number";
 	if (isNumber ? value % 1 || !(value >= least && value <= most) : !ALLOWED[key].includes(value))
-		fail(`${name}=${value ?? "?"} is not shown${isNumber ? `: one whole number for both axes, ${least} to ${most}` : ""}`);
+		fail(`${name}=${value ?? "?"} is not shown${isNumber ? `: one whole number, ${least} to ${most}` : ""}`);
 	return isNumber ? Number(value) : value;
 }
 const draft = (make) => { try { make(); } catch ({ message }) { return message; } };
@@ -220,8 +220,9 @@ function read(line) {
 			if (/groups|bias|padding_mode|device|dtype|align/.test(name)) without += `, without ${name}=${value}`;
 			return [name, isNaN(value) ? value : Number(value)];
 		}));
+	if (/[13]d\(/.test(flat)) without += ", as 2d";
 	const { ConvTranspose: transposed, Conv: conv, Upsample: up, PixelShuffle: shuffle } = found, layer = transposed ?? conv, first = transposed ?? up ?? shuffle;
-	if (!layer || !first) fail(flat.split("(").length > flat.split(")").length ? "a ) is missing" : "no nn.ConvTranspose2d found, nor Conv2d with Upsample or PixelShuffle");
+	if (!layer || !first) fail(flat.split("(").length > flat.split(")").length ? "a ) is missing" : "no ConvTranspose2d found, nor Conv2d with Upsample or PixelShuffle");
 	const { kernel_size: kernelSize, dilation = 1, padding = 0, output_padding: outputPadding = 0 } = layer, operator = transposed ? TRANSPOSED : up ? PAIR : SHUFFLE;
 	const stride = first[SCALES[operator]] ?? (transposed && 1), mode = up?.mode ?? "nearest";
 	const changes = {
@@ -369,7 +370,7 @@ function paint(canvas, values) {
 const PANELS = [ // title, what it says, inputs before that
 	["taps", "Taps and gains", ({ s, gains, isFlat, flatness }) => {
 		const chips = each(gains, (gain, phase) => cell((phase % s) * 50, floor(phase / s) * 26, 50, 26, 0.5, short(gain), colourOf(phase)));
-		return `<p>The gains, sums of these taps phase by phase, ${isFlat ? "are equal" : "differ"}: ${flatness}.</p>
+		return `<p>The gains, sums of taps by phase, ${isFlat ? "are equal" : "differ"}: ${flatness}.</p>
 			<svg role="img" aria-label="gains ${gains.map(short).join(", ")}" width="${50 * s}" height="${(26 * gains.length) / s}">${chips}</svg>`;
 	}, ({ k, taps, both }) => {
 		const size = both ? k * k : k, grid = (filter) => `<div class="ux-taps" style="--k: ${k}">${range(size, (t) => `<input inputmode="decimal" data-key="${filter * size + t}" aria-label="tap ${both ? split(t, k) : t} of filter ${filter}">`).join("")}</div>`;
@@ -396,7 +397,7 @@ const PANELS = [ // title, what it says, inputs before that
 		}, height = (value) => 100 - 90 * value, width = both ? 192 : 300, fine = magnitude(both ? 24 : 120);
 		const points = range(s ** state.axes, (place) => split(place, s)).slice(1), heights = points.map(magnitude(s)), isZero = (value) => value < 1e-6;
 		const dots = each(points, ([g, f], number) => `<circle class="${isZero(heights[number]) ? "ring" : "dot"}" cx="${(width * f) / s}" cy="${both ? (width * g) / s : height(heights[number])}" r="5"/>`);
-		return `<p>Upsampling repeats the spectrum at multiples of 1/${s} cycle a pixel; of it the kernel leaves |V(f)|, f from 0 to 1, which is zero (rings) at ${heights.filter(isZero).length} of these ${points.length} points: ${flatness}.</p>` +
+		return `<p>The spectrum repeats at multiples of 1/${s} cycle a pixel; of it the kernel leaves |V(f)|, f from 0 to 1, which is zero (rings) at ${heights.filter(isZero).length} of ${points.length} points: ${flatness}.</p>` +
 			(both ? `<div class="ux-map">${image(range(576, (place) => fine(split(place, 24))), "|V|")}<svg aria-hidden="true" viewBox="0 0 192 192">${dots}</svg></div>`
 				: `<svg aria-hidden="true" viewBox="0 0 300 110"><path class="line" d="M${range(121, (x) => `${2.5 * x} ${height(fine([0, x]))}`).join("L")}"/>${dots}</svg>`);
 	}],
