@@ -36,11 +36,12 @@ def browser():
             pytest.skip("chromium is not on the path: on Debian, apt-get install chromium")
     from playwright.sync_api import sync_playwright  # noqa: PLC0415 - only where there is a browser
 
-    quiet = "no-sandbox disable-gpu no-first-run disable-background-networking disable-component-update disable-sync"
+    from tools.site.cheatsheet import FLAGS  # noqa: PLC0415
+
     alone = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"  # no other host has an address
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
-            executable_path=chromium, args=["--headless", alone, *(f"--{flag}" for flag in quiet.split())]
+            executable_path=chromium, args=["--headless", alone, *(f"--{flag}" for flag in FLAGS.split())]
         )
         yield browser
         browser.close()
